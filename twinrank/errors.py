@@ -1,4 +1,4 @@
-"""Every exception that twinrank raises, drawn as a tree; each message says which thing, what was expected, what came, what to do.
+"""Every exception of twinrank, drawn as a tree; a message says which thing, what was expected, what came, what to do.
 
 TwinrankError
 ├── InputError (also ValueError)        something given cannot be used

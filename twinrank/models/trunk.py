@@ -1,4 +1,4 @@
-"""What a network of the BERT family is here: its shape and its weights under one set of names, whatever the checkpoint calls them.
+"""What a network of the BERT family is here: its shape, and its weights under one set of names, whatever the checkpoint's.
 
 `checkpoint.py` makes a Trunk from files; `reference.py` and the native engine run it. The names of the weights:
 
