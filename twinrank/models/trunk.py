@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from twinrank.types import Tokens, Vectors
 
 Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu"]
 """`gelu` is the exact one with erf; `gelu_tanh` is the approximation that some checkpoints call gelu_new."""
@@ -28,6 +30,10 @@ Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu"]
 Pooling: TypeAlias = Literal["cls", "mean", "max", "weighted_mean", "last"]
 """How a text's token vectors become one: the first token's, their mean, their maximum by dimension, their mean weighted by
 position (1 for the first token, 2 for the second…; Muennighoff 2022), the last token's."""
+
+
+Precision: TypeAlias = Literal["int8", "bf16", "fp32"]
+"""The number format of the multiplications; part of a view's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +73,37 @@ class Trunk:
     """bert, roberta, xlm-roberta, distilbert or mpnet."""
     shape: Shape
     weights: Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one pass gave; None where it was not asked for. Neither is normalised."""
+
+    pooled: Vectors | None  # (texts, width)
+    hidden: Vectors | None  # (tokens, width), packed like the tokens
+
+
+class Network(Protocol):
+    """A trunk made ready to run: the NumPy reference or the native engine, one exam for both."""
+
+    shape: Shape
+    precision: Precision
+    path: str
+    """What runs it, for people: `numpy`, or the native engine's instruction set, `avx512-vnni-bf16`."""
+
+    def run(
+        self,
+        tokens: Tokens,
+        *,
+        pooling: Pooling | None = "mean",
+        hidden: bool = False,
+        layers: tuple[int, int] | None = None,
+        start: Vectors | None = None,
+        threads: int | None = None,
+    ) -> Outputs:
+        """Run layers `layers[0]` up to, not including, `layers[1]` (default: embeddings, then all).
+
+        `start` (tokens, width) are the hidden states that enter layer `layers[0]`; without it the embeddings are computed,
+        which asks for `layers[0] == 0`. Empty texts and token ids outside the vocabulary are refused with InputError.
+        """
+        ...
