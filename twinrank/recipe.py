@@ -1,0 +1,249 @@
+"""A recipe: what is stored of a collection and how it is searched, as TOML; collection.py makes the pipeline from it.
+
+[encoder]
+model = "sentence-transformers/all-MiniLM-L6-v2"    # a hub name, a folder, or "none" for words alone
+precision = "auto"                                  # int8, bf16, fp32; auto: int8 where the native engine runs
+
+[passages]
+size = 256          # tokens of the encoder, title and special tokens included; 0: one passage a document
+overlap = 32        # tokens that a passage repeats of the one before
+
+[words]
+language = "english"
+
+[retrieve]
+vectors = 100       # candidates from the vectors; 0 leaves them out
+words = 100         # candidates from BM25; 0 leaves it out
+
+[fuse]
+method = "score"    # or "rank": reciprocal rank fusion
+weights = { vectors = 0.5, words = 0.5 }
+constant = 60       # of reciprocal rank fusion
+
+[[rerank]]          # any number of them, in a row; none by default
+model = "cross-encoder/ms-marco-MiniLM-L6-v2"
+candidates = 50
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from twinrank.errors import RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+NO_MODEL = "none"
+
+FusionMethod = Literal["score", "rank"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    model: str = DEFAULT_MODEL
+    precision: Literal["auto", "int8", "bf16", "fp32"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class PassageSettings:
+    size: int = 256
+    overlap: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class WordSettings:
+    language: str = "english"
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveSettings:
+    vectors: int = 100
+    words: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FuseWeights:
+    vectors: float = 0.5
+    words: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FuseSettings:
+    method: FusionMethod = "score"
+    weights: FuseWeights = field(default_factory=FuseWeights)
+    constant: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RerankSettings:
+    model: str
+    candidates: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A pipeline as plain values; equal recipes make equal pipelines.
+
+    >>> Recipe.parse('[retrieve]\\nwords = 50').retrieve
+    RetrieveSettings(vectors=100, words=50)
+    """
+
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    passages: PassageSettings = field(default_factory=PassageSettings)
+    words: WordSettings = field(default_factory=WordSettings)
+    retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
+    fuse: FuseSettings = field(default_factory=FuseSettings)
+    rerank: tuple[RerankSettings, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def parse(cls, toml: str, *, name: str = "recipe") -> Recipe:
+        """Read a recipe; what is left out keeps its default. Raises RecipeError that names the key."""
+        try:
+            tables = tomllib.loads(toml)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{name} is not valid TOML: {error}") from error
+        return _build(cls, tables, name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a file, or one of the built-in ones by name: `words`, `vectors`, `hybrid`."""
+        if str(path) in BUILT_IN:
+            return BUILT_IN[str(path)]
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            known = ", ".join(BUILT_IN)
+            raise RecipeError(
+                f"the recipe {str(path)!r} cannot be read ({error}); give a TOML file or one of the built-in names: {known}"
+            ) from error
+        return cls.parse(text, name=str(path))
+
+    def to_toml(self) -> str:
+        """The recipe in full, defaults included, so that reading it tells everything."""
+        blocks = []
+        for name in ("encoder", "passages", "words", "retrieve", "fuse"):
+            blocks.append(_table(f"[{name}]", getattr(self, name)))
+        blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
+        return "\n\n".join(blocks) + "\n"
+
+    @property
+    def stored(self) -> str:
+        """The part that decides what is stored of a document, as JSON: encoder and passages."""
+        return json.dumps({"passages": [self.passages.size, self.passages.overlap], "encoder": self.encoder.model != NO_MODEL})
+
+
+def _table(header: str, settings: Any) -> str:
+    lines = [header]
+    for item in fields(settings):
+        lines.append(f"{item.name} = {_toml_value(getattr(settings, item.name))}")
+    return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # a TOML basic string is a JSON string
+    if isinstance(value, FuseWeights):
+        return f"{{ vectors = {value.vectors!r}, words = {value.words!r} }}"
+    return repr(value)
+
+
+T = TypeVar("T")
+
+
+def _build(kind: type[T], tables: Mapping[str, Any], where: str) -> T:
+    """Make a settings dataclass from a TOML table; unknown keys and wrong types are refused by name."""
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in tables.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+            raise RecipeError(f"{where}: unknown key {key!r}{hint}")
+        values[key] = _value(kind, key, value, f"{where}, {key}")
+    try:
+        return kind(**values)
+    except TypeError as error:  # a required key is missing
+        raise RecipeError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
+
+
+SUBTABLES: Mapping[tuple[type, str], type] = {
+    (Recipe, "encoder"): EncoderSettings,
+    (Recipe, "passages"): PassageSettings,
+    (Recipe, "words"): WordSettings,
+    (Recipe, "retrieve"): RetrieveSettings,
+    (Recipe, "fuse"): FuseSettings,
+    (FuseSettings, "weights"): FuseWeights,
+}
+
+SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float}
+
+
+def _value(kind: type, key: str, value: Any, where: str) -> Any:
+    if (kind, key) in SUBTABLES:
+        if not isinstance(value, dict):
+            raise RecipeError(f"{where}: expected a table, got {value!r}")
+        return _build(SUBTABLES[kind, key], value, where)
+    if (kind, key) == (Recipe, "rerank"):
+        if not isinstance(value, list) or not all(isinstance(stage, dict) for stage in value):
+            raise RecipeError(f"{where}: expected [[rerank]] tables, got {value!r}")
+        return tuple(_build(RerankSettings, stage, where) for stage in value)
+    annotation = str(kind.__annotations__[key])
+    expected = SCALARS.get(annotation, str)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise RecipeError(f"{where}: expected {expected.__name__}, got {value!r}")
+    return value
+
+
+def _check(recipe: Recipe) -> None:
+    _check_choice("encoder, precision", recipe.encoder.precision, ("auto", "int8", "bf16", "fp32"))
+    _check_choice("fuse, method", recipe.fuse.method, get_args(FusionMethod))
+    _check_range("passages, size", recipe.passages.size, 0, 100_000)
+    if 0 < recipe.passages.size < 16:
+        raise RecipeError(f"passages, size: expected 0 or at least 16 tokens, got {recipe.passages.size}")
+    _check_range("passages, overlap", recipe.passages.overlap, 0, max(recipe.passages.size // 2, 0) or 100_000)
+    _check_range("retrieve, vectors", recipe.retrieve.vectors, 0, 1_000_000)
+    _check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
+    _check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)
+    for name in ("vectors", "words"):
+        _check_range(f"fuse, weights, {name}", getattr(recipe.fuse.weights, name), 0.0, 1_000_000.0)
+    if recipe.fuse.weights.vectors + recipe.fuse.weights.words <= 0:
+        raise RecipeError("fuse, weights: at least one weight must be above 0")
+    for stage in recipe.rerank:
+        _check_range("rerank, candidates", stage.candidates, 1, 1_000_000)
+    if not recipe.encoder.model:
+        raise RecipeError(f"encoder, model: expected a name, a folder or {NO_MODEL!r}, got an empty text")
+    if recipe.retrieve.vectors == 0 and recipe.retrieve.words == 0:
+        raise RecipeError("retrieve: vectors and words are both 0, so nothing would ever be found; set at least one")
+
+
+def _check_choice(where: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise RecipeError(f"{where}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_range(where: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RecipeError(f"{where}: expected {low} to {high}, got {value}")
+
+
+HYBRID = Recipe()
+BUILT_IN: Mapping[str, Recipe] = {
+    "hybrid": HYBRID,
+    "words": replace(HYBRID, retrieve=RetrieveSettings(vectors=0, words=100)),
+    "vectors": replace(HYBRID, retrieve=RetrieveSettings(vectors=100, words=0)),
+}

@@ -1,0 +1,77 @@
+"""Stages in a row: sources find candidates, a fusion joins them, rerankers reorder; the trace tells what each made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from twinrank.search.fuse import Fusion
+from twinrank.search.rerank import Rerank
+from twinrank.search.retrieve import IndexSource, Source
+from twinrank.types import Keys, Ranking, StageScore
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What one stage gave, and how long it took."""
+
+    stage: str
+    ranking: Ranking
+    seconds: float
+
+
+@dataclass
+class Trace:
+    """The stages of one search in their order; the last one's ranking is the answer."""
+
+    stages: list[Traced] = field(default_factory=list)
+
+    def scores(self, key: int) -> tuple[StageScore, ...]:
+        """What every stage made of one passage."""
+        return tuple(_stage_score(traced, key) for traced in self.stages)
+
+
+def _stage_score(traced: Traced, key: int) -> StageScore:
+    places = (traced.ranking.keys == key).nonzero()[0]
+    if not len(places):
+        return StageScore(traced.stage, None, None)
+    return StageScore(traced.stage, float(traced.ranking.scores[places[0]]), int(places[0]) + 1)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Query text → ranking of passages.
+
+    `sources` go with the number of candidates to ask each for.
+    """
+
+    sources: Sequence[tuple[IndexSource[Any], int]]
+    fusion: Fusion
+    rerank: Sequence[Rerank] = ()
+
+    def run(self, query: str, k: int, allowed: Keys | None = None) -> tuple[Ranking, Trace]:
+        """Rank at least `k` passages where there are as many; a source is asked for no fewer than `k`."""
+        trace = Trace()
+        ranking = self._retrieve(query, k, allowed, trace)
+        for stage in self.rerank:
+            started = perf_counter()
+            ranking = stage(query, ranking)
+            trace.stages.append(Traced(stage.name, ranking, perf_counter() - started))
+        return ranking, trace
+
+    def _retrieve(self, query: str, k: int, allowed: Keys | None, trace: Trace) -> Ranking:
+        opened: list[Source] = []
+        for source, candidates in self.sources:
+            started = perf_counter()
+            asked = source.ask(query)
+            found = asked.find(max(candidates, k), allowed)
+            opened.append(asked)
+            trace.stages.append(Traced(source.name, found, perf_counter() - started))
+        if len(opened) == 1:
+            return trace.stages[0].ranking
+        started = perf_counter()
+        fused = self.fusion(opened, [traced.ranking for traced in trace.stages])
+        trace.stages.append(Traced("fuse", fused, perf_counter() - started))
+        return fused
