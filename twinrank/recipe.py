@@ -139,10 +139,15 @@ class Recipe:
         blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
         return "\n\n".join(blocks) + "\n"
 
+    def with_model(self, model: str) -> Recipe:
+        """The same recipe with another encoder."""
+        return replace(self, encoder=replace(self.encoder, model=model))
+
     @property
     def stored(self) -> str:
-        """The part that decides what is stored of a document, as JSON: encoder and passages."""
-        return json.dumps({"passages": [self.passages.size, self.passages.overlap], "encoder": self.encoder.model != NO_MODEL})
+        """How documents are cut, for people: what may not change between two calls of `add`."""
+        unit = "words" if self.encoder.model == NO_MODEL else "tokens"
+        return f"{self.passages.size} {unit} with {self.passages.overlap} repeated"
 
 
 def _table(header: str, settings: Any) -> str:

@@ -51,22 +51,26 @@ class Pipeline:
     fusion: Fusion
     rerank: Sequence[Rerank] = ()
 
-    def run(self, query: str, k: int, allowed: Keys | None = None) -> tuple[Ranking, Trace]:
-        """Rank at least `k` passages where there are as many; a source is asked for no fewer than `k`."""
+    def run(self, query: str, allowed: Keys | None = None) -> tuple[Ranking, Trace]:
+        """Rank the candidates; the same ones, in the same order, however many of them are wanted in the end."""
         trace = Trace()
-        ranking = self._retrieve(query, k, allowed, trace)
+        ranking = self._retrieve(query, 0, allowed, trace)
         for stage in self.rerank:
             started = perf_counter()
             ranking = stage(query, ranking)
             trace.stages.append(Traced(stage.name, ranking, perf_counter() - started))
         return ranking, trace
 
-    def _retrieve(self, query: str, k: int, allowed: Keys | None, trace: Trace) -> Ranking:
+    def run_deeper(self, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
+        """Retrieve and fuse at least `depth` candidates from each source, without reranking: what lies behind the answer."""
+        return self._retrieve(query, depth, allowed, Trace())
+
+    def _retrieve(self, query: str, depth: int, allowed: Keys | None, trace: Trace) -> Ranking:
         opened: list[Source] = []
         for source, candidates in self.sources:
             started = perf_counter()
             asked = source.ask(query)
-            found = asked.find(max(candidates, k), allowed)
+            found = asked.find(max(candidates, depth), allowed)
             opened.append(asked)
             trace.stages.append(Traced(source.name, found, perf_counter() - started))
         if len(opened) == 1:

