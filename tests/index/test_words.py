@@ -8,7 +8,9 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -312,6 +314,40 @@ def test_a_torn_stamp_is_noticed(index: WordIndex, content: bytes) -> None:
     with pytest.raises(IndexDamagedError):
         WordIndex.open(index.folder, stamp="english")
     assert len(index.verify()) == 1
+
+
+READ = """
+import os, sys
+sys.path[:0] = {path!r}
+from twinrank.index.words import WordIndex
+from twinrank.errors import CollectionReadOnlyError
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+index = WordIndex.open({folder!r})
+index.refresh()
+print(list(index.search(["zinc"], 3).keys), len(index))
+try:
+    index.remove([1])
+except CollectionReadOnlyError as error:
+    print(error)
+"""
+
+
+def test_a_read_only_folder_is_searched_and_says_why_it_cannot_be_written() -> None:
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        folder = Path(above) / "words"
+        index = WordIndex.create(folder)
+        index.add([1], [["zinc"]])
+        index.commit(1)
+        for path in folder.iterdir():
+            path.chmod(0o444)
+        folder.chmod(0o555)
+        script = READ.format(path=sys.path, folder=str(folder))
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+        folder.chmod(0o755)
+    assert result.stdout.splitlines()[0] in ("[1] 1", "[np.int64(1)] 1"), result.stderr
+    assert "no permission to write; searching works" in result.stdout
 
 
 def commit_for_ever(folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tantivy
 
-from twinrank.errors import CollectionBusyError, IndexDamagedError, InputError
+from twinrank.errors import CollectionBusyError, CollectionReadOnlyError, IndexDamagedError, InputError
 from twinrank.types import Keys, Ranking, Scores
 
 K1 = 1.2
@@ -52,7 +53,6 @@ class WordIndex:
         self._index = index
         self._schema = index.schema
         self._writer: tantivy.IndexWriter | None = None
-        index.config_reader("manual")  # otherwise a thread watches the files and changes what is searched in its own time
         self._searcher = index.searcher()
 
     @classmethod
@@ -66,7 +66,9 @@ class WordIndex:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         with _translated(folder):
-            return cls(folder, tantivy.Index(_schema(), path=str(folder)), stamp, 0)
+            index = tantivy.Index(_schema(), path=str(folder))
+            index.config_reader("manual")
+            return cls(folder, index, stamp, 0)
 
     @classmethod
     def open(cls, folder: str | Path, *, stamp: str = "") -> WordIndex:
@@ -84,8 +86,7 @@ class WordIndex:
         for path in _segment_files(folder):
             if not path.exists():
                 raise IndexDamagedError(f"{path} is missing")
-        with _translated(folder):
-            return cls(folder, tantivy.Index.open(str(folder)), stamp, found["sequence"])
+        return cls(folder, _open_files(folder), stamp, found["sequence"])
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
@@ -141,12 +142,14 @@ class WordIndex:
     def refresh(self) -> None:
         """Take in what other processes committed."""
         self.sequence = int(_read_stamp(self.folder)["sequence"])
+        self._index = _open_files(self.folder)
         with _translated(self.folder):
-            self._index.reload()
             self._searcher = self._index.searcher()
 
     def _open_writer(self) -> tantivy.IndexWriter:
         if self._writer is None:
+            if not os.access(self.folder, os.W_OK):
+                raise CollectionReadOnlyError(f"{self.folder} cannot be changed: no permission to write; searching works")
             with _translated(self.folder):
                 self._writer = self._index.writer(WRITER_BYTES, 1)
         return self._writer
@@ -214,6 +217,23 @@ class WordIndex:
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
+
+
+def _open_files(folder: Path) -> tantivy.Index:
+    with _translated(folder):
+        if os.access(folder, os.W_OK):
+            index = tantivy.Index.open(str(folder))
+            index.config_reader("manual")  # otherwise a thread watches the files and changes what is searched when it likes
+            return index
+        # tantivy locks a file for writing even to read. Where it may not, it is shown the files in a folder of links; they
+        # are mapped into memory at once, and the links not needed after that.
+        with tempfile.TemporaryDirectory(prefix="twinrank-") as links:
+            for path in folder.resolve().iterdir():
+                if not path.name.endswith(".lock"):
+                    (Path(links) / path.name).symlink_to(path)
+            index = tantivy.Index.open(links)
+            index.config_reader("manual")
+            return index
 
 
 def _schema() -> tantivy.Schema:
@@ -326,7 +346,7 @@ def _translated(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        if "lock" in str(error).lower():
+        if "LockBusy" in str(error):
             raise CollectionBusyError(f"another process is writing to {folder}; try again when it has finished") from error
         raise IndexDamagedError(f"{folder}: {error}") from error
     except BaseException as error:
