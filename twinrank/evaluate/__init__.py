@@ -1,0 +1,1 @@
+"""RANKINGS → NUMBERS: metrics as the field computes them, experiments over recipes, tables."""
