@@ -1,0 +1,69 @@
+// What an instruction set offers: one table of functions, the same for every path; forward.cpp is written against it.
+#pragma once
+
+#include "tensors.hpp"
+
+namespace twinrank {
+
+// Rows of activations in the form that a product reads: int8 with a scale and a zero point a row, bf16, or fp32.
+// An int8 value q stands for scale * (q - zero).
+struct Operand {
+  uint32_t* words = nullptr;
+  size_t stride = 0;  // words from one row to the next
+  float* scale = nullptr;
+  float* zero = nullptr;
+
+  Operand from(size_t row) const { return {words + row * stride, stride, scale + row, zero + row}; }
+};
+
+// One sequence's attention: where its queries, keys and values stand and where the answer goes.
+struct AttentionTask {
+  const float* query = nullptr;  // the first row that is asked for
+  const float* key = nullptr;
+  const float* value = nullptr;
+  size_t stride = 0;  // floats from one token to the next, in all three
+  float* out = nullptr;
+  size_t out_stride = 0;
+  size_t tokens = 0;
+  size_t first_row = 0;  // the rows asked for: first_row … first_row + rows - 1
+  size_t rows = 0;
+  size_t heads = 0;
+  size_t head_width = 0;
+  const float* relative = nullptr;  // (heads, relative_stride): bias by key - query + span - 1; nullptr where there is none
+  size_t relative_stride = 0;
+  size_t relative_span = 0;
+  void* scratch = nullptr;  // attention_scratch_bytes(tokens, head_width), aligned to 64
+};
+
+// Enough for every path: queries, keys, values, scores and probabilities of one head.
+size_t attention_scratch_bytes(size_t tokens, size_t head_width);
+
+struct Kernels {
+  const char* name;
+  // Whether int8 runs on dot-product instructions here, for people and for the roof.
+  const char* int8_instruction;
+
+  // y[row][column] = activation(x Wᵀ + b) for the columns `begin` … `end` - 1, multiples of kPanel.
+  void (*linear)(Precision, const Operand& x, size_t rows, const Linear&, size_t begin, size_t end, Activation, float* y,
+                 size_t y_stride);
+  // Rounds rows of floats to an operand; `width` is padded. In fp32 it copies, unless the operand is the rows themselves.
+  void (*prepare)(Precision, const float* x, size_t x_stride, size_t rows, size_t width, const Operand& out);
+  // x = norm(x + y), and the operand of that; y may be null. `width` is the true width, strides are padded(width).
+  void (*add_and_norm)(Precision, float* x, const float* y, const Norm&, size_t width, float epsilon, size_t rows,
+                       const Operand& out);
+  // x = word + position + type, not yet normalised; rows of the tables are padded(width) long; type may be null.
+  void (*embed)(Precision, const uint8_t* word_table, const float* position, const float* type, int32_t id, size_t width,
+                float* x);
+  void (*attention)(Precision, const AttentionTask&);
+  // Runs `iterations` rounds of dot products on registers alone; returns the multiplications and additions done.
+  double (*spin)(Precision, size_t iterations);
+};
+
+// Defined in the path's own file; null where this build's compiler target lacks it.
+extern const Kernels* const kAvx512VnniBf16;
+extern const Kernels* const kAvx512Vnni;
+extern const Kernels* const kAvx2Vnni;
+extern const Kernels* const kAvx2;
+extern const Kernels* const kPortable;
+
+}  // namespace twinrank

@@ -1,0 +1,196 @@
+// The Python module twinrank._engine: checks sizes, gives the GIL back while the network runs, and nothing else.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+
+#include "cpu.hpp"
+#include "network.hpp"
+#include "weight_file.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace twinrank {
+namespace {
+
+template <class T>
+using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Rows = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OutRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Weight = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+
+Precision precision_named(const std::string& name) {
+  if (name == "int8") return Precision::int8;
+  if (name == "bf16") return Precision::bf16;
+  if (name == "fp32") return Precision::fp32;
+  throw std::invalid_argument("the precision '" + name + "' is not one of int8, bf16, fp32");
+}
+
+const char* name_of(Precision precision) {
+  return precision == Precision::int8 ? "int8" : precision == Precision::bf16 ? "bf16" : "fp32";
+}
+
+Activation activation_named(const std::string& name) {
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_tanh") return Activation::gelu_tanh;
+  if (name == "relu") return Activation::relu;
+  throw std::invalid_argument("the activation '" + name + "' is not one of gelu, gelu_tanh, relu");
+}
+
+Pooling pooling_named(const std::optional<std::string>& name) {
+  if (!name) return Pooling::none;
+  if (*name == "cls") return Pooling::cls;
+  if (*name == "mean") return Pooling::mean;
+  if (*name == "max") return Pooling::max;
+  if (*name == "weighted_mean") return Pooling::weighted_mean;
+  if (*name == "last") return Pooling::last;
+  throw std::invalid_argument("the pooling '" + *name + "' is not one of cls, mean, max, weighted_mean, last");
+}
+
+void require(bool fine, const std::string& what) {
+  if (!fine) throw std::invalid_argument(what);
+}
+
+Key key_from(const nb::bytes& bytes) {
+  require(bytes.size() == 32, "a key has 32 bytes");
+  Key key;
+  std::memcpy(key.data(), bytes.c_str(), 32);
+  return key;
+}
+
+nb::list specs_of(const Shape& shape) {
+  nb::list result;
+  for (const WeightSpec& spec : weight_specs(shape))
+    result.append(nb::make_tuple(spec.name, spec.columns == 0 ? nb::object(nb::make_tuple(spec.rows))
+                                                              : nb::object(nb::make_tuple(spec.rows, spec.columns))));
+  return result;
+}
+
+std::unique_ptr<Network> pack_network(const Shape& shape, const std::string& precision, const std::vector<Weight>& weights,
+                              const std::string& path) {
+  const std::vector<WeightSpec> specs = weight_specs(shape);
+  require(weights.size() == specs.size(), "expected " + std::to_string(specs.size()) + " weights");
+  std::vector<const float*> pointers;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const bool vector = specs[i].columns == 0;
+    require(weights[i].ndim() == (vector ? 1 : 2) && weights[i].shape(0) == specs[i].rows &&
+                (vector || weights[i].shape(1) == specs[i].columns),
+            "the weight '" + specs[i].name + "' has the wrong shape");
+    pointers.push_back(weights[i].data());
+  }
+  const Kernels& kernels = choose_kernels(path);
+  nb::gil_scoped_release release;
+  return std::make_unique<Network>(Model::pack(shape, precision_named(precision), pointers), kernels);
+}
+
+std::unique_ptr<Network> read_network(const std::string& file, const nb::bytes& key, const Shape& shape, const std::string& precision,
+                              const std::string& path) {
+  const Key source = key_from(key);
+  const Kernels& kernels = choose_kernels(path);
+  nb::gil_scoped_release release;
+  return std::make_unique<Network>(read_weights(file, shape, precision_named(precision), source), kernels);
+}
+
+void run_network(const Network& network, const Vector<int32_t>& ids, const std::optional<Vector<int32_t>>& types,
+         const Vector<int32_t>& offsets, const std::optional<std::string>& pooling, const std::optional<OutRows>& pooled,
+         const std::optional<OutRows>& hidden, size_t first, size_t end, const std::optional<Rows<float>>& start, size_t threads) {
+  const size_t width = network.model().shape.width;
+  require(offsets.shape(0) >= 1, "offsets need at least one number");
+  Request request;
+  request.texts = offsets.shape(0) - 1;
+  request.tokens = ids.shape(0);
+  require(request.texts < (size_t(1) << 31) && request.tokens < (size_t(1) << 31), "too many tokens for one call");
+  require(!types || types->shape(0) == request.tokens, "types must be as many as ids");
+  require(!pooled || (pooled->shape(0) == request.texts && pooled->shape(1) == width), "pooled must be (texts, width)");
+  require(!hidden || (hidden->shape(0) == request.tokens && hidden->shape(1) == width), "hidden must be (tokens, width)");
+  require(!start || (start->shape(0) == request.tokens && start->shape(1) == width),
+          "start must be (tokens, width) = (" + std::to_string(request.tokens) + ", " + std::to_string(width) + ")");
+  request.ids = ids.data();
+  request.types = types ? types->data() : nullptr;
+  request.offsets = offsets.data();
+  request.pooling = pooling_named(pooling);
+  require((request.pooling == Pooling::none) == !pooled, "pooled is given where a pooling is");
+  request.pooled = pooled ? pooled->data() : nullptr;
+  request.hidden = hidden ? hidden->data() : nullptr;
+  request.start = start ? start->data() : nullptr;
+  request.first_layer = first;
+  request.end_layer = end;
+  request.threads = threads;
+  nb::gil_scoped_release release;
+  network.run(request);
+}
+
+// Operations a second on registers alone, on one thread: the best of several short runs.
+double roof(const std::string& path, const std::string& precision_name, double seconds) {
+  const Kernels& kernels = choose_kernels(path);
+  const Precision precision = precision_named(precision_name);
+  nb::gil_scoped_release release;
+  using Clock = std::chrono::steady_clock;
+  const auto until = Clock::now() + std::chrono::duration<double>(seconds);
+  double best = 0.0;
+  do {
+    const auto begin = Clock::now();
+    const double operations = kernels.spin(precision, 200000);
+    best = std::max(best, operations / std::chrono::duration<double>(Clock::now() - begin).count());
+  } while (Clock::now() < until);
+  return best;
+}
+
+}  // namespace
+}  // namespace twinrank
+
+NB_MODULE(_engine, module) {
+  using namespace twinrank;
+  module.doc() = "The native engine; twinrank/models/native.py is its front.";
+
+  nb::class_<Shape>(module, "Shape")
+      .def(
+          "__init__",
+          [](Shape* self, uint32_t layers, uint32_t width, uint32_t heads, uint32_t intermediate, uint32_t vocabulary,
+             uint32_t positions, uint32_t types, uint32_t position_offset, const std::string& activation, float norm_epsilon,
+             uint32_t relative_buckets) {
+            new (self) Shape{layers,          width,            heads, intermediate, vocabulary, positions, types,
+                             position_offset, relative_buckets, activation_named(activation), norm_epsilon};
+            self->check();
+          },
+          "layers"_a, "width"_a, "heads"_a, "intermediate"_a, "vocabulary"_a, "positions"_a, "types"_a, "position_offset"_a,
+          "activation"_a, "norm_epsilon"_a, "relative_buckets"_a)
+      .def("weights", &specs_of, "Name and shape of every weight, in the order that pack takes them.");
+
+  nb::class_<Network>(module, "Network")
+      .def("run", &run_network, "ids"_a, "types"_a.none(), "offsets"_a, "pooling"_a.none(), "pooled"_a.none(), "hidden"_a.none(), "first"_a,
+           "end"_a, "start"_a.none(), "threads"_a)
+      .def(
+          "write",
+          [](const Network& network, const std::string& file, const nb::bytes& key) {
+            const Key source = key_from(key);
+            nb::gil_scoped_release release;
+            write_weights(file, network.model(), source);
+          },
+          "file"_a, "key"_a)
+      .def_prop_ro("path", [](const Network& network) { return network.kernels().name; })
+      .def_prop_ro("precision", [](const Network& network) { return name_of(network.model().precision); })
+      .def_prop_ro("bytes", [](const Network& network) { return network.model().arena->bytes; });
+
+  module.def("pack", &pack_network, "shape"_a, "precision"_a, "weights"_a, "path"_a);
+  module.def("read", &read_network, "file"_a, "key"_a, "shape"_a, "precision"_a, "path"_a);
+  module.def("paths", [] {
+    std::vector<std::string> names;
+    for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
+    return names;
+  });
+  module.def("instruction", [](const std::string& path) { return choose_kernels(path).int8_instruction; }, "path"_a);
+  module.def("roof", &roof, "path"_a, "precision"_a, "seconds"_a);
+  module.def("crc32c", [](const nb::bytes& bytes) {
+    return crc32c(reinterpret_cast<const uint8_t*>(bytes.c_str()), bytes.size());
+  });
+  module.attr("layout_version") = kLayoutVersion;
+}

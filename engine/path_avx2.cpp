@@ -1,0 +1,11 @@
+// The path avx2: Haswell and Zen 1 on.
+#include "path_avx2.hpp"
+
+#include "kernels_impl.hpp"
+
+namespace twinrank {
+namespace {
+const Kernels kTable = {"avx2", "vpmaddwd, 256 bits", linear, prepare, add_and_norm, embed, attention, spin};
+}  // namespace
+const Kernels* const kAvx2 = &kTable;
+}  // namespace twinrank

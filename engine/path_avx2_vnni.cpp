@@ -1,0 +1,12 @@
+// The path avx2-vnni: Alder Lake and its successors, whose AVX-512 is switched off.
+#define TWINRANK_VNNI 1
+#include "path_avx2.hpp"
+
+#include "kernels_impl.hpp"
+
+namespace twinrank {
+namespace {
+const Kernels kTable = {"avx2-vnni", "vpdpbusd, 256 bits", linear, prepare, add_and_norm, embed, attention, spin};
+}  // namespace
+const Kernels* const kAvx2Vnni = &kTable;
+}  // namespace twinrank

@@ -1,0 +1,11 @@
+// The path avx512-vnni: Cascade Lake, Ice Lake and Tiger Lake.
+#include "path_avx512.hpp"
+
+#include "kernels_impl.hpp"
+
+namespace twinrank {
+namespace {
+const Kernels kTable = {"avx512-vnni", "vpdpbusd, 512 bits", linear, prepare, add_and_norm, embed, attention, spin};
+}  // namespace
+const Kernels* const kAvx512Vnni = &kTable;
+}  // namespace twinrank

@@ -1,0 +1,11 @@
+// The path portable: any CPU; plain C++ that compilers turn into SSE2, NEON or whatever is there.
+#include "path_portable.hpp"
+
+#include "kernels_impl.hpp"
+
+namespace twinrank {
+namespace {
+const Kernels kTable = {"portable", "none", linear, prepare, add_and_norm, embed, attention, spin};
+}  // namespace
+const Kernels* const kPortable = &kTable;
+}  // namespace twinrank
