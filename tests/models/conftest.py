@@ -13,6 +13,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 
+collect_ignore = ["make_golden.py"]  # imports the reference libraries
+
 
 def load_tiny() -> ModuleType:
     """tiny.py, which make_golden.py imports as a script does, and which no package holds."""

@@ -22,7 +22,7 @@ def ids(*numbers: int) -> np.ndarray:
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 100))
 def test_batches_hold_every_text_once_and_are_no_larger_than_allowed(lengths: list[int], most: int) -> None:
     batches = [batch.tolist() for batch in plan_batches(lengths, most)]
-    assert sorted(sum(batches, [])) == list(range(len(lengths)))
+    assert sorted(text for batch in batches for text in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or sum(lengths[text] for text in batch) <= most for batch in batches)
     assert [lengths[text] for batch in batches for text in batch] == sorted(lengths)
 
@@ -31,9 +31,8 @@ def test_batches_hold_every_text_once_and_are_no_larger_than_allowed(lengths: li
 def test_taking_texts_gives_their_tokens_in_the_order_asked_for(texts: list[list[int]], random) -> None:
     order = random.sample(range(len(texts)), len(texts))
     taken = take(pack([ids(*text) for text in texts]), np.array(order))
-    assert [taken.ids[a:b].tolist() for a, b in zip(taken.offsets, taken.offsets[1:], strict=False)] == [
-        texts[i] for i in order
-    ]
+    bounds = zip(taken.offsets, taken.offsets[1:], strict=False)
+    assert [taken.ids[begin:end].tolist() for begin, end in bounds] == [texts[text] for text in order]
 
 
 def test_packing_nothing_gives_no_texts() -> None:

@@ -139,9 +139,32 @@ def config(family: str, vocabulary: int, labels: int | None) -> dict[str, Any]:
     return common | {"type_vocab_size": types_of(family)}
 
 
-WORDS = (
-    "a man is eating food eats piece of bread zinc may shorten cold does help against colds what it s in one line and".split()
-)
+WORDS = [
+    "a",
+    "man",
+    "is",
+    "eating",
+    "food",
+    "eats",
+    "piece",
+    "of",
+    "bread",
+    "zinc",
+    "may",
+    "shorten",
+    "cold",
+    "does",
+    "help",
+    "against",
+    "colds",
+    "what",
+    "it",
+    "s",
+    "in",
+    "one",
+    "line",
+    "and",
+]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'"
 
 
