@@ -1,0 +1,1 @@
+"""NUMBERS → IDS: the indexes that find passages; they know arrays and words, no model and no store."""
