@@ -219,7 +219,7 @@ def _unigram() -> Tokenizer:
     return made
 
 
-def write_trunk(folder: Path, family: str, *, labels: int | None = None, seed: int = 7, **changes: Any) -> Path:
+def write_trunk(folder: Path, family: str = "bert", *, labels: int | None = None, seed: int = 7, **changes: Any) -> Path:
     """A transformers checkpoint: config.json, tokenizer.json, tokenizer_config.json, model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     made = tokenizer(family)

@@ -62,11 +62,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint folder; `find` makes one.
-
-    >>> Checkpoint.find("sentence-transformers/all-MiniLM-L6-v2").shape.width  # doctest: +SKIP
-    384
-    """
+    """A verified checkpoint folder; `find` makes one: `Checkpoint.find().shape.width` is 384."""
 
     name: str
     """What it was found by: a hub name, or the absolute path of its folder."""

@@ -21,11 +21,7 @@ Pair = tuple[str, str]
 
 
 class CrossEncoder:
-    """Pairs of texts → scores, or probabilities of labels.
-
-    >>> reranker = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")  # doctest: +SKIP
-    >>> reranker.score([("does zinc help against colds?", "Zinc may shorten a cold.")])  # doctest: +SKIP
-    array([5.2], dtype=float32)
+    """Pairs of texts → scores, or outputs for labels: `CrossEncoder(model).score([(query, passage), …])` is (pairs,) float32.
 
     The activation over the outputs is the one that the checkpoint states, applied once; `activation` ("identity", "sigmoid")
     takes its place. A pair longer than `max_tokens` loses the end of its longer text, with a TruncationWarning.

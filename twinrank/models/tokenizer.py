@@ -45,9 +45,7 @@ class TextTokenizer:
         self._frame = _read_frame(tokenizer, texts=1)  # special tokens before, after
         self._pair_frame = _read_frame(tokenizer, texts=2)  # before, between, after
         if self.special_tokens >= max_tokens:
-            raise ModelDamagedError(
-                f"A limit of {max_tokens} tokens leaves no room beside {self.special_tokens} special tokens."
-            )
+            raise InputError(f"A limit of {max_tokens} tokens leaves no room beside {self.special_tokens} special tokens.")
 
     @property
     def vocabulary(self) -> int:
@@ -86,7 +84,10 @@ class TextTokenizer:
                 numbers.setdefault(_checked(text, len(numbers)), len(numbers))
         plain = list(self._plain_ids(list(numbers)))
         (before, before_type), (between, between_type), (after, after_type) = self._pair_frame
-        room = self.max_tokens - len(before) - len(between) - len(after)
+        special = len(before) + len(between) + len(after)
+        room = self.max_tokens - special
+        if room < 2:
+            raise InputError(f"A limit of {self.max_tokens} tokens leaves no room for a pair beside {special} special tokens.")
         dropped = np.zeros(len(pairs), np.int32)
         sequences, types = [], []
         for number, (first, second) in enumerate(pairs):
