@@ -9,6 +9,8 @@ namespace twinrank {
 namespace {
 
 #define TWINRANK_INLINE inline __attribute__((always_inline))
+// A tile is a function of its own: inlined into a larger one, gcc 12 keeps its accumulators in memory.
+#define TWINRANK_TILE __attribute__((noinline))
 
 template <int N>
 struct Number {
@@ -72,29 +74,21 @@ TWINRANK_INLINE void multiply(typename Dot::Sum (&sum)[R][C], const uint32_t* le
 
 // ---- activations -------------------------------------------------------------------------------------------------------
 
-// 2^(x log2 e), x <= 0. The polynomials of 2^f on -1/2 … 1/2 are off by 2.6e-6 (quick) and 7.5e-8.
-template <bool Quick>
-TWINRANK_INLINE Float exponential(Float x) {
-  const Float scaled = maximum(x, splat(-87.0f)) * splat(1.44269504f);
-  const Float whole = round_even(scaled);
-  const Float f = scaled - whole;
-  Float p;
-  if constexpr (Quick) {
-    p = splat(0.00957008842f);
-    p = fma(p, f, splat(0.0559178593f));
-    p = fma(p, f, splat(0.240247452f));
-    p = fma(p, f, splat(0.693121815f));
-    p = fma(p, f, splat(0.999999261f));
-  } else {
-    p = splat(0.00132764586f);
-    p = fma(p, f, splat(0.00967554123f));
-    p = fma(p, f, splat(0.0555071331f));
-    p = fma(p, f, splat(0.240221197f));
-    p = fma(p, f, splat(0.693146967f));
-    p = fma(p, f, splat(1.00000007f));
-  }
+// 2^x for x <= 0, off by 7.5e-8 of itself.
+TWINRANK_INLINE Float power_of_two(Float x) {
+  const Float bounded = maximum(x, splat(-126.0f));
+  const Float whole = round_even(bounded);
+  const Float f = bounded - whole;
+  Float p = splat(0.00132764586f);
+  p = fma(p, f, splat(0.00967554123f));
+  p = fma(p, f, splat(0.0555071331f));
+  p = fma(p, f, splat(0.240221197f));
+  p = fma(p, f, splat(0.693146967f));
+  p = fma(p, f, splat(1.00000007f));
   return times_power_of_two(p, whole);
 }
+
+TWINRANK_INLINE Float exponential(Float x) { return power_of_two(x * splat(1.44269504f)); }
 
 // x Φ(x) with Φ(x) - 1/2 as an odd polynomial on -3.4 … 3.4: off by 1.1e-3, a tenth of a step of the int8 numbers that it
 // becomes. The coefficients are an iteratively reweighted least squares fit.
@@ -118,7 +112,7 @@ TWINRANK_INLINE Float exact_gelu(Float x) {
   Float tail;  // 1 - Φ(|x|)
   if constexpr (Tanh) {
     const Float inner = splat(1.5957691216f) * fma(splat(0.044715f) * size, size * size, size);  // 2 √(2/π) (…)
-    const Float e = exponential<false>(zero - inner);
+    const Float e = exponential(zero - inner);
     tail = e / (one + e);
   } else {
     const Float z = size * splat(0.70710678f);
@@ -128,7 +122,7 @@ TWINRANK_INLINE Float exact_gelu(Float x) {
     p = fma(p, t, splat(1.421413741f));
     p = fma(p, t, splat(-0.284496736f));
     p = fma(p, t, splat(0.254829592f));
-    tail = splat(0.5f) * p * t * exponential<false>(zero - z * z);
+    tail = splat(0.5f) * p * t * exponential(zero - z * z);
   }
   // x Φ(x) is x - x tail for positive x and x tail for negative x.
   return maximum(x, zero) - size * tail;
@@ -168,7 +162,7 @@ TWINRANK_INLINE void finish_tile(typename Dot::Sum (&sum)[R][C], const Operand& 
 }
 
 template <class Dot, int R>
-__attribute__((noinline)) void linear_tile(const Operand& x, const uint32_t* right, size_t steps, const Linear& linear,
+TWINRANK_TILE void linear_tile(const Operand& x, const uint32_t* right, size_t steps, const Linear& linear,
                                            size_t column, Activation activation, float* y, size_t y_stride) {
   constexpr int C = Dot::kColumns;
   typename Dot::Sum sum[R][C];
@@ -209,15 +203,30 @@ void linear(Precision precision, const Operand& x, size_t rows, const Linear& we
 // One row to int8: the range is stretched to hold 0, so that padding and zero are exact.
 TWINRANK_INLINE void quantise_row(const float* x, size_t width, Float low, Float high, const Operand& out) {
   const float least = smallest(minimum(low, splat(0.0f))), most = largest(maximum(high, splat(0.0f)));
-  const float range = (most - least) * (1.0f / 255.0f);
+  const float range = (most - least) * (1.0f / 254.0f);  // 254 steps, for the zero point is rounded up by as much as one
   const float scale = range > 1e-20f ? range : 1e-20f;
   const float inverse = 1.0f / scale;
-  const float zero = __builtin_floorf(0.5f - least * inverse);
+  const float zero = __builtin_ceilf(-least * inverse);  // so that nothing falls below 0
   uint8_t* bytes = reinterpret_cast<uint8_t*>(out.words);
   const Float factor = splat(inverse), shift = splat(zero);
   for (size_t i = 0; i < width; i += kLanes) store_bytes(bytes + i, fma(load(x + i), factor, shift));
   out.scale[0] = scale;
   out.zero[0] = zero;
+}
+
+// The lanes' smallest and largest of a row; four partial results, because each waits for the one before.
+TWINRANK_INLINE void extremes_of(const float* x, size_t width, Float& low, Float& high) {
+  const Float zero = splat(0.0f);
+  Float lows[4] = {zero, zero, zero, zero}, highs[4] = {zero, zero, zero, zero};
+  for (size_t i = 0; i < width; i += 4 * kLanes)
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      const Float value = load(x + i + k * kLanes);
+      lows[k] = minimum(lows[k], value);
+      highs[k] = maximum(highs[k], value);
+    }
+  low = minimum(minimum(lows[0], lows[1]), minimum(lows[2], lows[3]));
+  high = maximum(maximum(highs[0], highs[1]), maximum(highs[2], highs[3]));
 }
 
 TWINRANK_INLINE void round_row(const float* x, size_t width, uint16_t* out) {
@@ -229,12 +238,8 @@ void prepare(Precision precision, const float* x, size_t x_stride, size_t rows, 
     const float* from = x + row * x_stride;
     const Operand to = out.from(row);
     if (precision == Precision::int8) {
-      Float low = load(from), high = low;
-      for (size_t i = kLanes; i < width; i += kLanes) {
-        const Float value = load(from + i);
-        low = minimum(low, value);
-        high = maximum(high, value);
-      }
+      Float low, high;
+      extremes_of(from, width, low, high);
       quantise_row(from, width, low, high, to);
     } else if (precision == Precision::bf16) {
       round_row(from, width, reinterpret_cast<uint16_t*>(to.words));
@@ -244,44 +249,58 @@ void prepare(Precision precision, const float* x, size_t x_stride, size_t rows, 
   }
 }
 
+// Calls body(i, lane group 0 … 3) for every vector of a row: four at a time, so that four sums can run side by side.
+template <class Body>
+TWINRANK_INLINE void by_fours(size_t width, const Body& body) {
+  for (size_t i = 0; i < width; i += 4 * kLanes)
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) body(i + k * kLanes, k);
+}
+
+TWINRANK_INLINE float sum_of_four(const Float (&sums)[4]) { return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3])); }
+
 void add_and_norm(Precision precision, float* x, const float* y, const Norm& norm, size_t width, float epsilon, size_t rows,
                   const Operand& out) {
-  const size_t stride = rounded_up(width, kPanel), full = width / kLanes * kLanes;
-  const size_t vectors = rounded_up(width, kLanes);
+  const size_t stride = rounded_up(width, kPanel);
   const float share = 1.0f / float(width);
   for (size_t row = 0; row < rows; ++row) {
     float* at = x + row * stride;
-    Float total = splat(0.0f);
+    const Float zero = splat(0.0f);
+    Float totals[4] = {zero, zero, zero, zero}, squares[4] = {zero, zero, zero, zero};
     if (y != nullptr) {
       const float* other = y + row * stride;
-      for (size_t i = 0; i < vectors; i += kLanes) {  // both paddings are zero
+      by_fours(stride, [&](size_t i, int k) {  // both paddings are zero
         const Float value = load(at + i) + load(other + i);
-        total = total + value;
+        totals[k] = totals[k] + value;
         store(at + i, value);
-      }
+      });
     } else {
-      for (size_t i = 0; i < vectors; i += kLanes) total = total + load(at + i);
+      by_fours(stride, [&](size_t i, int k) { totals[k] = totals[k] + load(at + i); });
     }
-    const Float mean = splat(sum_of(total) * share);
-    Float squares = splat(0.0f);
-    for (size_t i = 0; i < full; i += kLanes) {
+    const Float mean = splat(sum_of_four(totals) * share);
+    const size_t whole = width / (4 * kLanes) * (4 * kLanes);
+    by_fours(whole, [&](size_t i, int k) {
       const Float value = load(at + i) - mean;
-      squares = fma(value, value, squares);
+      squares[k] = fma(value, value, squares[k]);
+    });
+    for (size_t i = whole; i < width; i += kLanes) {
+      const size_t here = width - i < size_t(kLanes) ? width - i : size_t(kLanes);
+      const Float value = load(at + i) - mean;
+      const Float counted = here < size_t(kLanes) ? first_lanes(value, here, zero) : value;
+      squares[0] = fma(counted, counted, squares[0]);
     }
-    if (full < width) {
-      const Float value = first_lanes(load(at + full) - mean, width - full, splat(0.0f));
-      squares = fma(value, value, squares);
-    }
-    const Float inverse = splat(1.0f / __builtin_sqrtf(sum_of(squares) * share + epsilon));
-    Float low = splat(0.0f), high = low;
-    for (size_t i = 0; i < vectors; i += kLanes) {  // the norm's padding is zero, and so is the answer's
+    const Float inverse = splat(1.0f / __builtin_sqrtf(sum_of_four(squares) * share + epsilon));
+    Float lows[4] = {zero, zero, zero, zero}, highs[4] = {zero, zero, zero, zero};
+    by_fours(stride, [&](size_t i, int k) {  // the norm's padding is zero, and so is the answer's
       const Float value = fma((load(at + i) - mean) * inverse, load(norm.weight + i), load(norm.bias + i));
-      low = minimum(low, value);
-      high = maximum(high, value);
+      lows[k] = minimum(lows[k], value);
+      highs[k] = maximum(highs[k], value);
       store(at + i, value);
-    }
+    });
     const Operand to = out.from(row);
     if (precision == Precision::int8) {
+      const Float low = minimum(minimum(lows[0], lows[1]), minimum(lows[2], lows[3]));
+      const Float high = maximum(maximum(highs[0], highs[1]), maximum(highs[2], highs[3]));
       quantise_row(at, stride, low, high, to);
     } else {
       prepare(precision, at, stride, 1, stride, to);
@@ -360,19 +379,35 @@ TWINRANK_INLINE void pack_values(const AttentionTask& task, const float* value, 
   }
 }
 
+// The scores of R queries and C vectors of keys, and the lanes' largest so far. Beyond the `remaining` tokens there is nothing;
+// row r's bias stands r numbers before row 0's.
 template <class Dot, int R, int C>
-TWINRANK_INLINE void score_tile(const uint32_t* queries, size_t query_stride, const uint32_t* keys, size_t keys_stride, size_t steps,
-                                float* scores, size_t scores_stride) {
+TWINRANK_TILE void score_tile(const uint32_t* queries, size_t query_stride, const uint32_t* keys, size_t keys_stride, size_t steps,
+                                float* scores, size_t scores_stride, size_t remaining, const float* relative, Float (&most)[R]) {
   Float sum[R][C];
   multiply<Dot, R, C>(sum, queries, query_stride, keys, keys_stride, steps);
+  if (relative != nullptr)
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) store(scores + r * scores_stride + c * kLanes, sum[r][c]);
+      for (int c = 0; c < C; ++c) sum[r][c] = sum[r][c] + load(relative - r + c * kLanes);
+  if (remaining < size_t(C * kLanes))
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) sum[r][C - 1] = first_lanes(sum[r][C - 1], remaining - (C - 1) * kLanes, splat(-1e30f));
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    Float here = most[r];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      here = maximum(here, sum[r][c]);
+      store(scores + r * scores_stride + c * kLanes, sum[r][c]);
+    }
+    most[r] = here;
+  }
 }
 
 template <class Dot, int R, int C>
-TWINRANK_INLINE void value_tile(const uint32_t* shares, size_t shares_stride, const uint32_t* values, size_t values_stride,
+TWINRANK_TILE void value_tile(const uint32_t* shares, size_t shares_stride, const uint32_t* values, size_t values_stride,
                                 size_t steps, const float* inverse, float* out, size_t out_stride, size_t columns) {
   Float sum[R][C];
   multiply<Dot, R, C>(sum, shares, shares_stride, values, values_stride, steps);
@@ -391,29 +426,22 @@ TWINRANK_INLINE void value_tile(const uint32_t* shares, size_t shares_stride, co
     }
 }
 
-// The softmax of one row of scores, not yet divided by its sum; returns one over the sum.
+// The softmax of one row of scores, which stand as powers of two, not yet divided by its sum; returns one over the sum.
 template <class Dot>
-TWINRANK_INLINE float softmax_row(float* scores, uint32_t* shares, size_t tokens, const float* relative) {
-  constexpr bool kQuick = Dot::kValues == 2;
-  const Float nothing = splat(-1e30f);
-  Float most = nothing;
-  const size_t end = rounded_up(tokens, kLanes);
-  for (size_t i = 0; i < end; i += kLanes) {
-    Float value = load(scores + i);
-    if (relative != nullptr) value = value + load(relative + i);
-    if (i + kLanes > tokens) value = first_lanes(value, tokens - i, nothing);
-    if (relative != nullptr || i + kLanes > tokens) store(scores + i, value);
-    most = maximum(most, value);
-  }
-  const Float peak = splat(largest(most));
+TWINRANK_INLINE float softmax_row(const float* scores, uint32_t* shares, size_t padded_tokens, float peak) {
+  const Float top = splat(peak);
   Float total = splat(0.0f);
-  for (size_t i = 0; i < end; i += kLanes) {
-    const Float share = exponential<kQuick>(load(scores + i) - peak);
-    total = total + share;
-    if constexpr (Dot::kValues == 2)
+  for (size_t i = 0; i < padded_tokens; i += kLanes) {
+    const Float power = load(scores + i) - top;
+    if constexpr (Dot::kValues == 2) {
+      const Float share = quick_power_of_two(power);
+      total = total + share;
       store_bf16(reinterpret_cast<uint16_t*>(shares) + i, share);
-    else
+    } else {
+      const Float share = power_of_two(power);
+      total = total + share;
       store(reinterpret_cast<float*>(shares) + i, share);
+    }
   }
   return 1.0f / sum_of(total);
 }
@@ -431,7 +459,7 @@ void attention_of(const AttentionTask& task) {
   const size_t padded_tokens = rounded_up(task.tokens, kLanes);
   const size_t keys_stride = padded_tokens + kLanes;  // never a multiple of 4096 bytes, which would crowd one cache set
   const size_t pairs = (task.tokens + Dot::kValues - 1) / Dot::kValues;
-  const float factor = 1.0f / __builtin_sqrtf(float(task.head_width));
+  const float factor = 1.44269504f / __builtin_sqrtf(float(task.head_width));  // scores are powers of two, not of e
 
   uint32_t* next = static_cast<uint32_t*>(task.scratch);
   const auto take = [&next](size_t count) {
@@ -456,20 +484,27 @@ void attention_of(const AttentionTask& task) {
       for (int r = 0; r < R; ++r)
         pack_row<Dot>(task.query + (row + r) * task.stride + column, task.head_width, factor,
                       scratch.queries + r * padded_words, padded_words);
-      size_t token = 0;
-      for (; token + kWide * kLanes <= padded_tokens; token += kWide * kLanes)
-        score_tile<Dot, R, kWide>(scratch.queries, padded_words, scratch.keys + token, keys_stride, words, scratch.scores + token,
-                                  padded_tokens);
-      for (; token < padded_tokens; token += kLanes)
-        score_tile<Dot, R, 1>(scratch.queries, padded_words, scratch.keys + token, keys_stride, words, scratch.scores + token,
-                              padded_tokens);
-      float inverse[R];
-      for (int r = 0; r < R; ++r) {
-        const float* relative = nullptr;
-        if (task.relative != nullptr)
-          relative = task.relative + head * task.relative_stride + task.relative_span - 1 - (task.first_row + row + r);
-        inverse[r] = softmax_row<Dot>(scratch.scores + r * padded_tokens, scratch.shares + r * padded_tokens, task.tokens, relative);
+      const float* relative = nullptr;
+      if (task.relative != nullptr)
+        relative = task.relative + head * task.relative_stride + task.relative_span - 1 - (task.first_row + row);
+      Float most[R];
+      for (int r = 0; r < R; ++r) most[r] = splat(-1e30f);
+      for (size_t token = 0; token < padded_tokens; token += kWide * kLanes) {
+        const size_t remaining = task.tokens - token;
+        const auto run = [&](auto columns) {
+          score_tile<Dot, R, decltype(columns)::value>(
+              scratch.queries, padded_words, scratch.keys + token, keys_stride, words, scratch.scores + token, padded_tokens,
+              remaining, relative == nullptr ? nullptr : relative + token, most);
+        };
+        if (remaining >= size_t(kWide * kLanes))
+          run(Number<kWide>());
+        else
+          with_constant<kWide>((remaining + kLanes - 1) / kLanes, run);
       }
+      float inverse[R];
+      for (int r = 0; r < R; ++r)
+        inverse[r] = softmax_row<Dot>(scratch.scores + r * padded_tokens, scratch.shares + r * padded_tokens, padded_tokens,
+                                      largest(most[r]));
       float* out = task.out + row * task.out_stride + column;
       size_t at = 0;
       for (; at + kWide * kLanes <= padded_width; at += kWide * kLanes)

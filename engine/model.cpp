@@ -107,7 +107,7 @@ void spread_relative_bias(Model& model) {
   for (size_t head = 0; head < shape.heads; ++head)
     for (int64_t distance = 1 - span; distance < span; ++distance)
       model.relative_by_distance[head * stride + size_t(distance + span - 1)] =
-          model.relative_table[relative_bucket(distance, shape.relative_buckets) * shape.heads + head];
+          1.44269504f * model.relative_table[relative_bucket(distance, shape.relative_buckets) * shape.heads + head];
 }
 
 void require_finite(const float* values, size_t count, const std::string& name) {

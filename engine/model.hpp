@@ -71,7 +71,7 @@ struct Model {
   const float* relative_table = nullptr;  // (buckets, heads)
   Norm embedding_norm;
   std::vector<Layer> layers;
-  std::vector<float> relative_by_distance;  // (heads, 2 * span - 1): the bias of key - query, from -(span - 1) on
+  std::vector<float> relative_by_distance;  // (heads, 2 * span - 1): the bias of key - query, from -(span - 1) on, log2 e times
   size_t relative_span = 0;
 
   // Bytes of the arena that a network of this shape needs.

@@ -63,6 +63,17 @@ inline Int to_int(Float whole) { return bits_as<Int>(whole + splat(12582912.0f))
 inline Float times_power_of_two(Float v, Float power) {
   return bits_as<Float>(bits_as<Word>(v) + (bits_as<Word>(to_int(power)) << 23));
 }
+// 2^x for x <= 0, off by 7.5e-5 of itself: a fiftieth of what bf16, which it becomes, rounds away.
+inline Float quick_power_of_two(Float x) {
+  const Float bounded = maximum(x, splat(-126.0f));
+  const Float whole = round_even(bounded);
+  const Float f = bounded - whole;
+  Float p = splat(0.0551715523f);
+  p = fma(p, f, splat(0.242611113f));
+  p = fma(p, f, splat(0.693261007f));
+  p = fma(p, f, splat(0.999928075f));
+  return times_power_of_two(p, whole);
+}
 inline Float to_float(Int v) { return __builtin_convertvector(v, Float); }
 inline Float first_lanes(Float v, size_t count, Float others) {
   const int32_t n = int32_t(count);
