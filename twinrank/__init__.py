@@ -1,0 +1,56 @@
+"""twinrank: search your own documents with every encoder architecture, offline, on a CPU, measured.
+
+The front door: these names and no more; each is imported when it is first used, so that `import twinrank` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from twinrank.collection import Collection
+    from twinrank.errors import TwinrankError
+    from twinrank.models.biencoder import BiEncoder
+    from twinrank.models.crossencoder import CrossEncoder
+    from twinrank.models.hub import DEFAULT_MODEL
+    from twinrank.recipe import Recipe
+    from twinrank.search.results import Results
+    from twinrank.types import Document, Hit
+
+_HOMES = {
+    "BiEncoder": "twinrank.models.biencoder",
+    "Collection": "twinrank.collection",
+    "CrossEncoder": "twinrank.models.crossencoder",
+    "DEFAULT_MODEL": "twinrank.models.hub",
+    "Document": "twinrank.types",
+    "Hit": "twinrank.types",
+    "Recipe": "twinrank.recipe",
+    "Results": "twinrank.search.results",
+    "TwinrankError": "twinrank.errors",
+}
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "BiEncoder",
+    "Collection",
+    "CrossEncoder",
+    "Document",
+    "Hit",
+    "Recipe",
+    "Results",
+    "TwinrankError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'twinrank' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

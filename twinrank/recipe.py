@@ -17,7 +17,7 @@ words = 100         # candidates from BM25; 0 leaves it out
 
 [fuse]
 method = "score"    # or "rank": reciprocal rank fusion
-weights = { vectors = 0.5, words = 0.5 }
+weights = { vectors = 0.6, words = 0.4 }
 constant = 60       # of reciprocal rank fusion
 
 [[rerank]]          # any number of them, in a row; none by default
@@ -36,13 +36,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from twinrank.errors import RecipeError
+from twinrank.models.hub import DEFAULT_MODEL
+from twinrank.text import Chunking
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_MODEL = "none"
 
 FusionMethod = Literal["score", "rank"]
@@ -52,12 +53,6 @@ FusionMethod = Literal["score", "rank"]
 class EncoderSettings:
     model: str = DEFAULT_MODEL
     precision: Literal["auto", "int8", "bf16", "fp32"] = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class PassageSettings:
-    size: int = 256
-    overlap: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +68,8 @@ class RetrieveSettings:
 
 @dataclass(frozen=True, slots=True)
 class FuseWeights:
-    vectors: float = 0.5
-    words: float = 0.5
+    vectors: float = 0.6
+    words: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +94,7 @@ class Recipe:
     """
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    passages: PassageSettings = field(default_factory=PassageSettings)
+    passages: Chunking = field(default_factory=Chunking)
     words: WordSettings = field(default_factory=WordSettings)
     retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
     fuse: FuseSettings = field(default_factory=FuseSettings)
@@ -186,7 +181,7 @@ def _build(kind: type[T], tables: Mapping[str, Any], where: str) -> T:
 
 SUBTABLES: Mapping[tuple[type, str], type] = {
     (Recipe, "encoder"): EncoderSettings,
-    (Recipe, "passages"): PassageSettings,
+    (Recipe, "passages"): Chunking,
     (Recipe, "words"): WordSettings,
     (Recipe, "retrieve"): RetrieveSettings,
     (Recipe, "fuse"): FuseSettings,
@@ -217,10 +212,6 @@ def _value(kind: type, key: str, value: Any, where: str) -> Any:
 def _check(recipe: Recipe) -> None:
     _check_choice("encoder, precision", recipe.encoder.precision, ("auto", "int8", "bf16", "fp32"))
     _check_choice("fuse, method", recipe.fuse.method, get_args(FusionMethod))
-    _check_range("passages, size", recipe.passages.size, 0, 100_000)
-    if 0 < recipe.passages.size < 16:
-        raise RecipeError(f"passages, size: expected 0 or at least 16 tokens, got {recipe.passages.size}")
-    _check_range("passages, overlap", recipe.passages.overlap, 0, max(recipe.passages.size // 2, 0) or 100_000)
     _check_range("retrieve, vectors", recipe.retrieve.vectors, 0, 1_000_000)
     _check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
     _check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)

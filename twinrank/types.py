@@ -225,6 +225,10 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], *, side: Side = "document") -> Vectors: ...
 
+    def token_offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """The characters (start, end) of every token of the text, special tokens left out; the chunker counts in these."""
+        ...
+
 
 @runtime_checkable
 class Scorer(Protocol):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from twinrank.errors import InputError
 from twinrank.types import Qrels, Run
@@ -70,7 +71,7 @@ def _places(scores: Mapping[str, float]) -> dict[str, float]:
     return {document: -float(place) for place, document in enumerate(in_order(scores))}
 
 
-def _parse(name: str) -> object:
+def _parse(name: str) -> Any:
     import ir_measures
 
     try:

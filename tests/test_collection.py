@@ -1,0 +1,542 @@
+"""The whole system over one directory: what is added is found, what is deleted is not, what is wrong leaves all as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twinrank import Collection, Document, Recipe
+from twinrank.errors import (
+    CollectionError,
+    DataError,
+    DocumentError,
+    FilterError,
+    ModelMismatchError,
+    QueryError,
+    RecipeError,
+)
+from twinrank.recipe import RerankSettings
+
+Making = Callable[..., Collection]
+
+NOTES = [
+    {"id": "zinc", "title": "Zinc", "text": "Zinc lozenges may shorten a common cold by a day.", "year": 2021, "lang": "en"},
+    {"id": "honey", "title": "Honey", "text": "Honey eases a cough at night.", "year": 2012, "lang": "en"},
+    {"id": "miel", "title": "Miel", "text": "Le miel calme la toux.", "year": 2018, "lang": "fr"},
+    {"id": "rest", "text": "Rest and water help against most things, a cold among them."},
+]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Making]:
+    """Open collections by words alone in a temporary folder; all are closed in the end."""
+    opened = []
+
+    def open_collection(name: str = "notes", **options: object) -> Collection:
+        collection = Collection(tmp_path / name, **{"model": "none", **options})  # type: ignore[arg-type]
+        opened.append(collection)
+        return collection
+
+    yield open_collection
+    for collection in opened:
+        collection.close()
+
+
+@pytest.fixture
+def notes(make: Making) -> Collection:
+    collection = make()
+    collection.add(NOTES)
+    return collection
+
+
+def state(collection: Collection) -> object:
+    """All that a collection holds: equal before and after something was refused."""
+    ids = sorted(collection.store.document_ids())
+    return [collection.get(ids), collection.store.sequence()]
+
+
+# -- adding ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_added_is_found_with_its_passage_fields_and_place(notes: Collection) -> None:
+    found = notes.search("does zinc shorten a cold?", k=2)
+    assert [hit.id for hit in found] == ["zinc", "rest"]
+    assert found[0].text == "Zinc lozenges may shorten a common cold by a day."
+    assert (found[0].title, found[0].rank, found[0].fields["year"]) == ("Zinc", 1, 2021)
+    document = notes.get(["zinc"])[0]
+    assert document is not None
+    assert document.text[found[0].start : found[0].end] == found[0].text
+
+
+def test_adding_the_same_again_changes_nothing(notes: Collection) -> None:
+    before = state(notes)
+    report = notes.add(NOTES)
+    assert (report.added, report.updated, report.unchanged) == (0, 0, 4)
+    assert state(notes) == before
+
+
+def test_adding_an_id_again_replaces_the_document(notes: Collection) -> None:
+    report = notes.add({"id": "honey", "text": "Honey is sweet."})
+    assert (report.added, report.updated) == (0, 1)
+    assert len(notes) == 4
+    assert not notes.search("cough", where="id = 'honey'").hits
+    assert notes.search("sweet")[0].id == "honey"
+    assert notes.search("sweet")[0].fields == {}
+
+
+def test_of_an_id_that_comes_twice_in_one_call_the_last_one_is_kept_and_counted(make: Making) -> None:
+    collection = make()
+    report = collection.add([{"id": "a", "text": "first"}, {"id": "b", "text": "other"}, {"id": "a", "text": "last"}])
+    assert (report.added, report.repeated) == (2, 1)
+    assert collection.get(["a"])[0] == Document("a", "last")
+
+
+def test_an_id_that_comes_again_in_a_later_batch_is_counted_too(make: Making) -> None:
+    collection = make()
+    report = collection.add({"id": str(number % 300), "text": f"text {number}"} for number in range(600))
+    assert (len(collection), report.repeated) == (300, 300)
+    assert collection.get(["299"])[0] == Document("299", "text 599")
+
+
+def test_documents_dataclasses_and_generators_are_taken(make: Making) -> None:
+    @dataclasses.dataclass
+    class Note:
+        id: str
+        text: str
+        year: int
+
+    collection = make()
+    collection.add(Document("a", "alpha"))
+    collection.add(Note(f"n{number}", "beta", number) for number in range(3))
+    assert len(collection) == 4
+    assert len(collection.search("beta", where="year >= 1")) == 2
+
+
+def test_a_folder_is_read_and_what_cannot_be_read_is_named_and_skipped(make: Making, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("alpha beta")
+    (folder / "b.md").write_text("# Gamma\n\ndelta")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 cut off")
+    report = make().add(folder)
+    assert report.added == 2
+    assert [Path(problem.path).name for problem in report.skipped] == ["broken.pdf"]
+    assert "1 skipped" in str(report)
+
+
+def test_a_path_that_is_not_there_is_no_text(make: Making) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        make().add("nowhere/at-all.txt")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"text": "no id"},
+        {"id": "", "text": "empty id"},
+        {"id": "x"},
+        {"id": "x", "text": " \n\t "},
+        {"id": "x", "text": 17},
+        {"id": "line\nbreak", "text": "id of two lines"},
+        {"id": "x", "text": "nested", "field": {"a": {"b": 1}}},
+        {"id": "x", "text": "not a number", "field": float("nan")},
+        {"id": "x", "text": "too large", "field": 2**70},
+    ],
+)
+def test_a_list_with_one_wrong_document_leaves_the_collection_as_it_was(notes: Collection, wrong: dict[str, object]) -> None:
+    before = state(notes)
+    with pytest.raises(DocumentError):
+        notes.add([{"id": "good", "text": "a good one"}, wrong])
+    assert state(notes) == before
+
+
+def test_ids_with_emoji_and_spaces_and_texts_with_nul_and_surrogates_are_kept(make: Making) -> None:
+    collection = make()
+    collection.add([{"id": "🦊 fox/1", "text": "quick\x00brown \ud800 fox"}])
+    found = collection.search("brown fox")
+    assert found[0].id == "🦊 fox/1"
+    assert "quick" in found[0].text
+    assert collection.delete("🦊 fox/1") == ["🦊 fox/1"]
+
+
+def test_a_document_of_ten_megabytes_becomes_passages_that_are_found(make: Making) -> None:
+    collection = make()
+    text = "The quick brown fox jumps over the lazy dog. " * 230_000 + "A needle lies here."
+    assert len(text) > 10_000_000
+    collection.add([{"id": "long", "text": text}, {"id": "other", "text": "Nothing."}])
+    found = collection.search("needle")
+    assert found[0].id == "long"
+    assert "needle" in found[0].text
+    assert len(found[0].text) < 3000
+
+
+def test_a_stream_that_fails_keeps_the_batches_before_and_can_be_given_again(make: Making) -> None:
+    collection = make()
+
+    def stream(broken: bool) -> Iterator[dict[str, object]]:
+        for number in range(600):
+            yield {"id": str(number), "text": f"text {number}"} if number != 550 or not broken else {"text": "no id"}
+
+    with pytest.raises(DocumentError):
+        collection.add(stream(broken=True))
+    kept = len(collection)
+    assert 0 < kept < 600
+    report = collection.add(stream(broken=False))
+    assert (report.unchanged, report.added) == (kept, 600 - kept)
+
+
+# -- searching ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_document_is_never_found_again(notes: Collection) -> None:
+    assert notes.delete(["zinc", "unknown"]) == ["zinc"]
+    assert "zinc" not in notes
+    assert all(hit.id != "zinc" for hit in notes.search("zinc cold", k=100))
+
+
+@pytest.mark.parametrize("query", ["", "   ", "\n\t", "\x00"])
+def test_an_empty_query_is_refused(notes: Collection, query: str) -> None:
+    with pytest.raises(QueryError, match="empty"):
+        notes.search(query)
+
+
+def test_a_query_of_a_megabyte_is_refused_with_the_limit(notes: Collection) -> None:
+    with pytest.raises(QueryError, match="1,048,576 characters, at most 65,536"):
+        notes.search("a" * 2**20)
+
+
+def test_a_query_of_sixty_thousand_characters_is_answered(notes: Collection) -> None:
+    assert notes.search("zinc " * 12_000)[0].id == "zinc"
+
+
+@pytest.mark.parametrize("k", [0, -1, True, 2.5, None])
+def test_a_k_that_is_no_count_is_refused(notes: Collection, k: object) -> None:
+    with pytest.raises(QueryError, match="k is how many"):
+        notes.search("zinc", k=k)  # type: ignore[arg-type]
+
+
+def test_a_k_beyond_the_collection_finds_what_there_is(notes: Collection) -> None:
+    assert len(notes.search("cold cough", k=10**9)) == 3
+
+
+def test_a_query_without_a_known_word_finds_nothing(notes: Collection) -> None:
+    assert len(notes.search("xylophone")) == 0
+
+
+def test_an_empty_collection_answers_with_nothing(make: Making) -> None:
+    assert len(make().search("anything")) == 0
+
+
+def test_a_query_with_a_lone_surrogate_is_answered(notes: Collection) -> None:
+    assert notes.search("zinc \ud800")[0].id == "zinc"
+
+
+def test_the_condition_chooses_before_the_search(notes: Collection) -> None:
+    assert [hit.id for hit in notes.search("cold cough", k=1, where="lang = 'en' and year < 2015")] == ["honey"]
+    assert len(notes.search("cold", where="year > 3000")) == 0
+
+
+@pytest.mark.parametrize("where", ["year >=", "yeer = 2021", "year = 2021; drop table documents", "(" * 2000])
+def test_a_broken_condition_is_refused_and_changes_nothing(notes: Collection, where: str) -> None:
+    before = state(notes)
+    with pytest.raises(FilterError):
+        notes.search("cold", where=where)
+    assert state(notes) == before
+
+
+def test_many_passages_of_one_document_do_not_crowd_out_the_others(make: Making) -> None:
+    collection = make(recipe=Recipe.parse("[passages]\nsize = 16\noverlap = 0\n[retrieve]\nwords = 5"))
+    collection.add([{"id": "long", "text": "Needle in the hay, a needle again. " * 200}])
+    collection.add([{"id": f"short{number}", "text": f"one needle, and {number} other words"} for number in range(9)])
+    found = collection.search("needle", k=10)
+    assert sorted(hit.id for hit in found) == sorted(["long", *(f"short{number}" for number in range(9))])
+    scores = [hit.score for hit in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_first_hits_do_not_depend_on_k(make: Making) -> None:
+    collection = make(recipe=Recipe.parse("[retrieve]\nwords = 5"))
+    collection.add([{"id": str(number), "text": "word " * number + "other " * 20} for number in range(1, 40)])
+    short, long = collection.search("word", k=4), collection.search("word", k=39)
+    assert [hit.id for hit in long][:4] == [hit.id for hit in short]
+    assert len(long) == 39
+
+
+def test_equal_scores_stand_by_id_descending_as_in_trec_eval(make: Making) -> None:
+    collection = make()
+    collection.add([{"id": name, "text": "the same words"} for name in "bcad"])
+    assert [hit.id for hit in collection.search("same", k=2)] == ["d", "c"]
+
+
+def test_searching_from_several_threads_gives_the_same_answers(notes: Collection) -> None:
+    answers: list[list[str]] = []
+
+    def ask() -> None:
+        for _ in range(20):
+            answers.append([hit.id for hit in notes.search("cold cough", k=3)])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 80
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_a_search_sees_what_another_opener_wrote(make: Making) -> None:
+    first, second = make(), make()
+    first.add({"id": "a", "text": "alpha"})
+    assert second.search("alpha")[0].id == "a"
+    second.delete(["a"])
+    assert len(first.search("alpha")) == 0
+
+
+# -- its state -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reopened_collection_answers_as_before(make: Making) -> None:
+    first = make()
+    first.add(NOTES)
+    before = [dataclasses.asdict(hit) for hit in first.search("cold cough", k=4)]
+    first.close()
+    assert [dataclasses.asdict(hit) for hit in make(model=None).search("cold cough", k=4)] == before
+
+
+@pytest.mark.parametrize("damage", ["delete", "cut", "flip"])
+def test_missing_and_damaged_indexes_are_made_anew(make: Making, tmp_path: Path, damage: str) -> None:
+    first = make()
+    first.add(NOTES)
+    before = [hit.id for hit in first.search("cold cough", k=4)]
+    first.close()
+    index = tmp_path / "notes" / "index"
+    if damage == "delete":
+        shutil.rmtree(index)
+    else:
+        file = index / "words" / "meta.json"
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 4
+        file.write_bytes(bytes(data[:20] if damage == "cut" else data))
+    again = make()
+    assert [hit.id for hit in again.search("cold cough", k=4)] == before
+    assert ("made anew" in " ".join(again.notices)) == (damage != "delete")
+
+
+def test_status_counts_what_is_there(notes: Collection) -> None:
+    status = notes.status()
+    assert (status.documents, status.passages, status.writable) == (4, 4, True)
+    assert [(index.name, index.there, index.behind, index.passages) for index in status.indexes] == [("words", True, 0, 4)]
+    assert "number 3 of 3 documents" in status.fields["year"]
+    assert status.size > 0
+    assert "4 documents, 4 passages" in str(status)
+
+
+def test_check_finds_nothing_in_a_good_collection_and_a_flipped_bit_in_a_bad_one(notes: Collection, tmp_path: Path) -> None:
+    assert notes.check().ok
+    segment = next((tmp_path / "notes" / "index" / "words").glob("*.idx"))
+    data = bytearray(segment.read_bytes())
+    data[0] ^= 1
+    segment.write_bytes(bytes(data))
+    report = notes.check()
+    assert not report.ok
+    assert segment.name in report.problems[0]
+    notes.rebuild()
+    assert notes.check().ok
+
+
+def test_rebuilding_gives_the_same_answers(notes: Collection) -> None:
+    before = [(hit.id, hit.score) for hit in notes.search("cold cough", k=4)]
+    assert notes.rebuild() is None
+    assert [(hit.id, hit.score) for hit in notes.search("cold cough", k=4)] == before
+
+
+# -- opening -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_no_collection_is_refused_and_left_alone(make: Making, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    with pytest.raises(CollectionError, match="no collection"):
+        make("mine")
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
+def test_a_file_is_no_collection(make: Making, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CollectionError, match="is a file"):
+        make("file")
+
+
+def test_nothing_is_made_where_that_was_not_asked_for(make: Making, tmp_path: Path) -> None:
+    with pytest.raises(CollectionError, match="twinrank index"):
+        make("none", create=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_wrong_recipe_makes_no_collection(make: Making, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[retrieve]\nwords = 'many'")
+    with pytest.raises(RecipeError):
+        make("fresh", recipe=tmp_path / "r.toml")
+    assert not (tmp_path / "fresh").exists()
+
+
+READING_ALONE = """
+import os, sys
+from twinrank import Collection
+from twinrank.errors import CollectionReadOnlyError
+if os.geteuid() == 0:  # root may write everywhere
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with Collection(sys.argv[1]) as collection:
+    print(collection.search("zinc")[0].id, collection.status().writable)
+    try:
+        collection.add({"id": "x", "text": "y"})
+    except CollectionReadOnlyError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions work differently there")
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_collection_without_permission_to_write_is_searched_and_says_why_it_cannot_change(indexed: bool) -> None:
+    with tempfile.TemporaryDirectory() as outside:  # pytest's own folders are closed to other users
+        Path(outside).chmod(0o755)
+        folder = Path(outside) / "notes"
+        with Collection(folder, model="none") as collection:
+            collection.add(NOTES)
+        if not indexed:
+            shutil.rmtree(folder / "index")
+        for path in [*folder.rglob("*"), folder]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        told = subprocess.run([sys.executable, "-c", READING_ALONE, folder], capture_output=True, text=True, check=False)
+        folder.chmod(0o755)
+        for path in folder.rglob("*"):
+            path.chmod(0o755)
+    assert told.stdout.startswith("zinc False\n"), told.stderr
+    assert "no permission to write" in told.stdout
+
+
+def test_documents_cut_in_another_way_are_not_mixed_in(make: Making) -> None:
+    make().add(NOTES)
+    other = make(recipe=Recipe.parse("[passages]\nsize = 64"))
+    with pytest.raises(RecipeError, match="rebuild --encode"):
+        other.add({"id": "x", "text": "y"})
+    other.rebuild(encode=True)
+    assert other.add({"id": "x", "text": "y"}).added == 1
+
+
+# -- vectors -------------------------------------------------------------------------------------------------------------------
+
+
+def test_by_default_words_and_vectors_are_fused_and_each_stage_tells_its_part(make: Making, tiny_model: Path) -> None:
+    collection = make(model=str(tiny_model))
+    collection.add(NOTES)
+    found = collection.search("does zinc shorten a cold?", k=4)
+    assert found[0].id == "zinc"
+    assert [name for name, _ in found.stages] == ["vectors", "words", "fuse"]
+    assert [stage.stage for stage in found[0].stages] == ["vectors", "words", "fuse"]
+    assert len(found) == 4  # the vectors rank every document
+
+
+def test_vector_search_equals_a_search_by_hand(make: Making, tiny_model: Path) -> None:
+    collection = make(model=str(tiny_model), recipe="vectors")
+    collection.add(NOTES)
+    encoder = collection.encoder
+    assert encoder is not None
+    texts = [f"{note.get('title', '')} {note['text']}".strip() for note in NOTES]
+    cosines = encoder.encode(texts) @ encoder.encode(["a cold"], side="query")[0]
+    expected = [str(NOTES[i]["id"]) for i in np.argsort(-cosines)]
+    assert [hit.id for hit in collection.search("a cold", k=4)] == expected
+
+
+def test_only_passages_whose_text_changed_are_encoded_again(make: Making, tiny_model: Path) -> None:
+    collection = make(model=str(tiny_model), recipe=Recipe.parse("[passages]\nsize = 40\noverlap = 0"))
+    sentences = [
+        f"{subject} may shorten a {subject} cold of {subject}." for subject in ("zinc", "honey", "bread", "food", "water")
+    ]
+    first = collection.add({"id": "a", "text": "\n\n".join(sentences)})
+    assert first.encoded == first.passages > 2
+    again = collection.add({"id": "a", "text": "\n\n".join(sentences), "year": 2021})
+    assert (again.updated, again.encoded) == (1, 0)
+    sentences[-1] = "A man may eat bread, of water."
+    changed = collection.add({"id": "a", "text": "\n\n".join(sentences), "year": 2021})
+    assert 0 < changed.encoded < changed.passages
+    assert collection.check().ok
+
+
+def test_another_model_over_the_same_vectors_is_refused_with_both_fingerprints(
+    make: Making, tiny_model: Path, other_tiny_model: Path
+) -> None:
+    first = make(model=str(tiny_model))
+    first.add(NOTES)
+    view = first.status().views[0]
+    other = make(model=str(other_tiny_model))
+    assert other.encoder is not None
+    for attempt in (lambda: other.search("zinc"), lambda: other.add({"id": "x", "text": "y"})):
+        with pytest.raises(ModelMismatchError) as refused:
+            attempt()
+        for part in (view.fingerprint, other.encoder.fingerprint, "rebuild --encode"):
+            assert part in str(refused.value)
+    assert "x" not in first
+    other.rebuild(encode=True)
+    assert other.search("zinc")[0].id == "zinc"
+    assert other.check().ok
+    with pytest.raises(ModelMismatchError):
+        first.search("zinc")
+
+
+def test_an_interrupted_re_encoding_is_refused_in_search_and_finished_by_asking_again(
+    make: Making, tiny_model: Path, other_tiny_model: Path
+) -> None:
+    make(model=str(tiny_model)).add([{"id": str(number), "text": f"text {number}"} for number in range(600)])
+    other = make(model=str(other_tiny_model))
+
+    def interrupt(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        other.rebuild(encode=True, progress=interrupt)
+    with pytest.raises(CollectionError, match="rebuild --encode"):
+        other.search("text 17")
+    report = other.rebuild(encode=True)
+    assert report is not None
+    assert 0 < report.encoded < 600
+    assert other.check().ok
+    assert other.search("text 17", k=1)
+
+
+def test_truncated_tokens_are_counted_and_shown(make: Making, tiny_model: Path) -> None:
+    collection = make(model=str(tiny_model), recipe=Recipe.parse("[passages]\nsize = 0"))
+    report = collection.add([{"id": "long", "text": "zinc " * 5000}, {"id": "short", "text": "zinc"}])
+    assert report.truncated == 1
+    assert report.dropped > 3000
+    view = collection.status().views[0]
+    assert (view.truncated, view.dropped) == (1, report.dropped)
+    assert f"truncated: 1 passages, {report.dropped:,} tokens" in str(collection.status())
+
+
+def test_a_rerank_stage_takes_a_cross_encoder(make: Making, tiny_cross_encoder: Path) -> None:
+    recipe = dataclasses.replace(Recipe(), rerank=(RerankSettings(str(tiny_cross_encoder), candidates=2),)).with_model("none")
+    collection = make(recipe=recipe, model=None)
+    collection.add(NOTES)
+    found = collection.search("a cold and a cough", k=3)
+    assert [name.split()[0] for name, _ in found.stages] == ["words", "rerank"]
+    assert [hit.stages[1].rank for hit in found] == [1, 2, 3]
+
+
+def test_the_recipe_is_kept_in_the_collection(make: Making, tiny_model: Path, tmp_path: Path) -> None:
+    make(model=str(tiny_model), recipe=Recipe.parse("[retrieve]\nwords = 33"))
+    kept = Recipe.load(tmp_path / "notes" / "recipe.toml")
+    assert kept.retrieve.words == 33
+    assert kept.encoder.model == str(tiny_model)
+    assert json.loads(json.dumps(kept.to_toml()))

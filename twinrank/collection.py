@@ -1,0 +1,424 @@
+"""The whole system over one directory: add, delete, search, status, check; where store, models, index and search meet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from twinrank.derived import Derived
+from twinrank.errors import CollectionError, ModelMismatchError, QueryError, RecipeError
+from twinrank.index.vectors import VectorIndex
+from twinrank.index.words import WordIndex
+from twinrank.ingest import VIEW, AddReport, Ingest
+from twinrank.readers import documents, read
+from twinrank.recipe import NO_MODEL, Recipe
+from twinrank.search import filters
+from twinrank.search.explain import Span, marks
+from twinrank.search.fuse import Fusion
+from twinrank.search.pipeline import Pipeline, Trace
+from twinrank.search.rerank import Rerank
+from twinrank.search.results import Results
+from twinrank.search.retrieve import IndexSource
+from twinrank.status import CheckReport, Status, ViewStatus
+from twinrank.store import FILE_NAME, FieldSummary, Store
+from twinrank.text import Analyzer, normalize
+from twinrank.types import Document, Encoder, Hit, Keys, Ranking, Scorer
+
+log = logging.getLogger("twinrank")
+
+RECIPE = "recipe.toml"
+LONGEST_QUERY = 65_536
+"""Characters; a text beyond that is a document, not a query."""
+
+
+class Collection:
+    """Documents, their views and indexes in one directory, opened or created.
+
+    >>> from tempfile import mkdtemp
+    >>> notes = Collection(mkdtemp() + "/notes.twinrank", model="none")  # words alone: needs no encoder
+    >>> notes.add([{"id": "a1", "title": "Zinc", "text": "Zinc may shorten a cold.", "year": 2021}]).added
+    1
+    >>> [hit.id for hit in notes.search("does zinc help against colds?", where="year >= 2015")]
+    ['a1']
+    >>> notes.delete(["a1"])
+    ['a1']
+
+    One process writes at a time, any number read; a search sees every write that was acknowledged before it began.
+    """
+
+    def __init__(
+        self, path: str | Path, *, recipe: Recipe | str | Path | None = None, model: str | None = None, create: bool = True
+    ) -> None:
+        """Open the collection at `path`, or create it there where nothing is and `create` allows.
+
+        `recipe` (a Recipe, a TOML file or a built-in name) is written into a new collection; with one that is there it
+        holds for this object alone, and its recipe.toml stays as it is. `model` replaces the recipe's encoder.
+        """
+        self.path = Path(path)
+        known = _is_collection(self.path, create)
+        chosen = self._choose_recipe(recipe, model)
+        self.store = Store.open(self.path, create=not known)
+        self.recipe = chosen
+        self.notices: list[str] = []
+        """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
+        if not known:
+            self._keep_recipe()
+        self.analyzer = Analyzer(chosen.words.language)
+        self._derived = Derived(self.path / "index", self.store, self.analyzer, self.notices.append)
+        self._encoder: Encoder | None = None
+        self._scorers: dict[str, Scorer] = {}
+        self._noted: set[str] = set()
+        self._lock = threading.RLock()
+
+    def _choose_recipe(self, recipe: Recipe | str | Path | None, model: str | None) -> Recipe:
+        if isinstance(recipe, Recipe):
+            chosen = recipe
+        elif recipe is not None:
+            chosen = Recipe.load(recipe)
+        else:
+            kept = self.path / RECIPE
+            chosen = Recipe.load(kept) if kept.exists() else Recipe()
+        return chosen if model is None else chosen.with_model(model)
+
+    def _keep_recipe(self) -> None:
+        self.store.set_meta("passages", self.recipe.stored)
+        (self.path / RECIPE).write_text(self.recipe.to_toml(), encoding="utf-8")
+
+    def close(self) -> None:
+        self._derived.close()
+        self.store.close()
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.store.count_documents()
+
+    def __contains__(self, document_id: str) -> bool:
+        return self.get([document_id])[0] is not None
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.path)!r}, {len(self):,} documents)"
+
+    # -- changing --------------------------------------------------------------------------------------------------------
+
+    def add(self, source: object, *, progress: Callable[[int], None] | None = None) -> AddReport:
+        """Add documents, or replace those of the same ids; unchanged ones cost nothing, unchanged passages no encoding.
+
+        `source` is a mapping, a Document or other dataclass, an iterable of these (read as a stream), a DataFrame, or the
+        path of a file or folder. Documents are written in batches, each whole or not at all; where a document of a stream
+        is refused (DocumentError), the batches before it stay, and adding the stream again continues behind them. What is
+        in memory already (a list, a mapping) is looked through first, so that it is added whole or not at all. A file that
+        cannot be read is skipped and named in the report. `progress` is told how many more documents are done.
+        """
+        report = AddReport()
+        if isinstance(source, (str, Path)):
+            given: Iterable[Document] = read(Path(source), on_problem=report.problems.append)
+        elif isinstance(source, (list, tuple)):
+            given = list(documents(source))
+        else:
+            given = documents(source)
+        with self._lock:
+            self._check_passages()
+            Ingest(self.store, self._writing_encoder(), self.recipe.passages).add(given, report, progress)
+            self._derived.refresh()
+        return report
+
+    def delete(self, ids: Iterable[str] | str) -> list[str]:
+        """Delete documents; returns the ids that were there."""
+        with self._lock:
+            gone = self.store.delete([ids] if isinstance(ids, str) else list(ids))
+            self._derived.refresh()
+        return gone
+
+    def rebuild(self, *, encode: bool = False, progress: Callable[[int], None] | None = None) -> AddReport | None:
+        """Make the derived indexes anew; with `encode` also cut and encode every document again, by the recipe as it is now.
+
+        An interrupted re-encoding is finished by calling this again; until then the collection refuses to search vectors.
+        """
+        with self._lock:
+            report = self._encode_again(progress) if encode else None
+            self._derived.rebuild()
+        return report
+
+    def _encode_again(self, progress: Callable[[int], None] | None) -> AddReport:
+        encoder = self.encoder
+        view = self.store.views().get(VIEW)
+        finishing = view is not None and encoder is not None and not view.complete and view.fingerprint == encoder.fingerprint
+        if view is not None and not finishing:
+            self.store.drop_view(VIEW)
+        report = AddReport()
+        ingest = Ingest(self.store, encoder, self.recipe.passages, encode=False)
+        ingest.add(self._all_documents(), report)
+        self._keep_recipe()
+        if encoder is not None:
+            self._make_view(encoder)
+            ingest.encode_missing(report, progress)
+            self.store.complete_view(VIEW)
+        return report
+
+    def _all_documents(self) -> Iterable[Document]:
+        ids = list(self.store.document_ids())
+        for start in range(0, len(ids), 256):
+            yield from (document for document in self.store.get(ids[start : start + 256]) if document is not None)
+
+    def _check_passages(self) -> None:
+        stored = self.store.get_meta("passages")
+        if stored is not None and stored != self.recipe.stored:
+            raise RecipeError(
+                f"{self.path} cuts its passages by {stored}, the recipe asks for {self.recipe.stored}; "
+                "put the recipe back, or cut and encode everything again: twinrank rebuild --encode"
+            )
+
+    # -- asking ----------------------------------------------------------------------------------------------------------
+
+    def search(self, query: str, k: int = 10, *, where: str | None = None) -> Results:
+        """Find the `k` best documents for a query, each with its best passage.
+
+        `where` is a condition over fields, such as "year >= 2015 and lang = 'en'"; it chooses the documents before the
+        search, so that `k` of them are found where there are as many. Raises QueryError for an empty query or a `k` below
+        1, FilterError for a condition that does not parse or names a field that no document has.
+        """
+        started = perf_counter()
+        text = _check_query(query, k)
+        condition = None if where is None else filters.parse(where)
+        words, vectors = self._derived.refresh()
+        allowed = None if condition is None else self.store.select(condition)
+        available = self.store.count_passages() if allowed is None else len(allowed)
+        if available == 0:
+            return Results(query, (), perf_counter() - started)
+        pipeline, notes = self._pipeline(words, vectors), list[str]()
+        ranking, trace = pipeline.run(text, allowed)
+        hits = self._hits(ranking, k, trace)
+        # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
+        depth = len(ranking)
+        while len(hits) < k and depth < available:
+            depth = min(max(4 * depth, k), available)
+            hits = self._hits(_behind(ranking, pipeline.run_deeper(text, depth, allowed)), k, trace)
+        stages = tuple((traced.stage, traced.seconds) for traced in trace.stages)
+        return Results(query, hits, perf_counter() - started, stages, tuple(notes))
+
+    def get(self, ids: Sequence[str]) -> list[Document | None]:
+        """Documents by id, in the order asked; None where there is none."""
+        return self.store.get(list(ids))
+
+    def marks(self, query: str, text: str) -> list[Span]:
+        """Where `text` holds words of `query`, as the word index sees them: character spans, in order."""
+        return marks(normalize(text), normalize(query), self.analyzer.spans)
+
+    def _hits(self, ranking: Ranking, k: int, trace: Trace) -> tuple[Hit, ...]:
+        """Group passages by document, each standing where its best one does; equal scores by id, descending (trec_eval)."""
+        owners = self.store.documents_of(ranking.keys)  # (passages,)
+        _, firsts = np.unique(owners, return_index=True)
+        best = np.sort(firsts)  # (documents,), still best first
+        last = best[k - 1] if len(best) > k else None
+        if last is not None:  # keep what ties with the k-th, so that the rule for ties decides
+            best = best[ranking.scores[best] >= ranking.scores[last]]
+        keys, scores = ranking.keys[best], ranking.scores[best]
+        info = self.store.document_info(keys)
+        order = sorted(range(len(keys)), key=lambda i: (scores[i], info[int(keys[i])].id), reverse=True)[:k]
+        passages = self.store.passages(keys[order])
+        hits = []
+        for rank, (i, passage) in enumerate(zip(order, passages, strict=True), start=1):
+            document = info[int(keys[i])]
+            hits.append(
+                Hit(
+                    id=document.id,
+                    score=float(scores[i]),
+                    rank=rank,
+                    text=passage.text,
+                    title=document.title,
+                    start=passage.start,
+                    end=passage.end,
+                    fields=document.fields,
+                    source=document.source,
+                    stages=trace.scores(int(keys[i])),
+                )
+            )
+        return tuple(hits)
+
+    def _pipeline(self, words: WordIndex, vectors: VectorIndex | None) -> Pipeline:
+        recipe = self.recipe
+        sources: list[tuple[IndexSource[Any], int]] = []
+        if recipe.retrieve.vectors and recipe.encoder.model != NO_MODEL:
+            encoder = self._matching_encoder()
+            assert vectors is not None
+            source = IndexSource("vectors", vectors, lambda text: encoder.encode([text], side="query")[0])
+            sources.append((source, recipe.retrieve.vectors))
+        if recipe.retrieve.words:
+            sources.append((IndexSource("words", words, self.analyzer), recipe.retrieve.words))
+        if not sources:
+            raise RecipeError('the recipe retrieves by vectors alone and has no encoder (model = "none"); set retrieve, words')
+        weights = recipe.fuse.weights
+        fusion = Fusion(recipe.fuse.method, {"vectors": weights.vectors, "words": weights.words}, recipe.fuse.constant)
+        rerank = [
+            Rerank(f"rerank {stage.model}", self._scorer(stage.model), self._texts, stage.candidates) for stage in recipe.rerank
+        ]
+        return Pipeline(sources, fusion, rerank)
+
+    def _texts(self, keys: Keys) -> list[str]:
+        return [passage.titled_text for passage in self.store.passages(keys)]
+
+    # -- models ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The recipe's encoder, opened when first asked for; None where the recipe has none."""
+        if self._encoder is None and self.recipe.encoder.model != NO_MODEL:
+            from twinrank.models.biencoder import BiEncoder
+
+            settings = self.recipe.encoder
+            self._encoder = BiEncoder(settings.model, precision=settings.precision)
+        return self._encoder
+
+    def _writing_encoder(self) -> Encoder | None:
+        """The encoder, with its view there to take its vectors."""
+        encoder = self.encoder
+        if encoder is None:
+            view = self.store.views().get(VIEW)
+            if view is not None:
+                raise ModelMismatchError(
+                    f'{self.path} holds vectors of {view.model}, and the recipe has no encoder (model = "none"); '
+                    "documents added now would lack them. Put the model back, or drop all vectors: "
+                    "twinrank rebuild --encode --model none"
+                )
+            return None
+        self._make_view(encoder)
+        return self._matching_encoder(writing=True)
+
+    def _make_view(self, encoder: Encoder) -> None:
+        view = self.store.views().get(VIEW)
+        if view is None:
+            self.store.add_view(VIEW, model=encoder.name, fingerprint=encoder.fingerprint, dimension=encoder.dimension)
+
+    def _matching_encoder(self, *, writing: bool = False) -> Encoder:
+        """The encoder, once it is sure that the stored vectors are its own and all there.
+
+        For searching, the same model in another number format will do: its vectors are near enough, and a collection made
+        where the native engine runs can be searched where it does not.
+        """
+        encoder, view = self.encoder, self.store.views().get(VIEW)
+        assert encoder is not None
+        again = f"twinrank rebuild --encode -c {self.path}"
+        if view is None:
+            raise ModelMismatchError(f"{self.path} holds no vectors; to encode its documents with {encoder.name}: {again}")
+        if _model_of(view.fingerprint) != _model_of(encoder.fingerprint) or (
+            writing and view.fingerprint != encoder.fingerprint
+        ):
+            raise ModelMismatchError(
+                f"the vectors of {self.path} were made by {view.model} (fingerprint {view.fingerprint}), and the recipe's "
+                f"encoder is {encoder.name} (fingerprint {encoder.fingerprint}). Put the recipe's model back, "
+                f"or encode every document again: {again}"
+            )
+        if view.fingerprint != encoder.fingerprint:
+            self._note_once(
+                f"queries are encoded in {encoder.fingerprint.split(':')[-1]} and the documents were in "
+                f"{view.fingerprint.split(':')[-1]}: scores differ in the third digit"
+            )
+        if not view.complete:
+            raise CollectionError(
+                f"not every passage of {self.path} has its vector: an encoding was interrupted; finish it: {again}"
+            )
+        return encoder
+
+    def _note_once(self, notice: str) -> None:
+        if notice not in self._noted:
+            self._noted.add(notice)
+            self.notices.append(notice)
+
+    def _scorer(self, model: str) -> Scorer:
+        if model not in self._scorers:
+            from twinrank.models.crossencoder import CrossEncoder
+
+            self._scorers[model] = CrossEncoder(model)
+        return self._scorers[model]
+
+    # -- its state -------------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What the collection holds and what state its parts are in; opens no model."""
+        views = []
+        for view in self.store.views().values():
+            truncated, dropped = self.store.truncation(view.name)
+            views.append(ViewStatus(view.name, view.model, view.fingerprint, view.dimension, view.complete, truncated, dropped))
+        indexes = self._derived.status()
+        return Status(
+            path=str(self.path),
+            documents=self.store.count_documents(),
+            passages=self.store.count_passages(),
+            sequence=self.store.sequence(),
+            views=tuple(views),
+            indexes=indexes,
+            fields={name: _field_summary(summary) for name, summary in self.store.field_summary().items()},
+            size=self.store.size() + sum(index.size for index in indexes),
+            writable=self.store.writable,
+            recipe=self.recipe.to_toml(),
+        )
+
+    def check(self) -> CheckReport:
+        """Verify the store and the derived indexes, row by row and byte by byte; opens no model."""
+        checked = [f"{self.store.count_documents():,} documents", f"{self.store.count_passages():,} passages"]
+        problems = self.store.check()
+        names, found = self._derived.check()
+        return CheckReport((*checked, *names), (*problems, *found))
+
+
+def _is_collection(path: Path, create: bool) -> bool:
+    """Whether a collection is at `path`; raises CollectionError where something else is, or nothing and none may be made."""
+    if path.exists() and not path.is_dir():
+        raise CollectionError(f"{path} is a file; a collection is a directory. Name another place with -c")
+    try:
+        if (path / FILE_NAME).exists():
+            return True
+        empty = not path.exists() or not any(path.iterdir())
+    except PermissionError as error:
+        raise CollectionError(f"{path} cannot be read: no permission") from error
+    if not empty:
+        raise CollectionError(f"{path} is a directory with other files in it and no collection; name a new or an empty one")
+    if not create:
+        raise CollectionError(f"there is no collection at {path}; make one: twinrank index DOCS -c {path}")
+    return False
+
+
+def _check_query(query: str, k: int) -> str:
+    if not isinstance(query, str):
+        raise QueryError(f"a query is a text; got {type(query).__name__}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise QueryError(f"k is how many documents to find, 1 or more; got {k!r}")
+    text = normalize(query).strip()
+    if not text:
+        raise QueryError("the query is empty; say what to look for")
+    if len(text) > LONGEST_QUERY:
+        raise QueryError(
+            f"the query has {len(text):,} characters, at most {LONGEST_QUERY:,} are taken; "
+            "to find documents like a long text, ask with its title or its first paragraph"
+        )
+    return text
+
+
+def _model_of(fingerprint: str) -> str:
+    """A fingerprint without its number format."""
+    return fingerprint.split(":")[0]
+
+
+def _behind(first: Ranking, deeper: Ranking) -> Ranking:
+    """`first`, then what of `deeper` is not in it, one step of score below a place, so that scores still fall."""
+    rest = deeper.keys[~np.isin(deeper.keys, first.keys)]
+    floor = first.scores[-1] if len(first) else np.float32(0)
+    below = floor - 1 - np.arange(len(rest), dtype=np.float32)
+    return Ranking(np.concatenate([first.keys, rest]), np.concatenate([first.scores, below.astype(np.float32)]))
+
+
+def _field_summary(summary: FieldSummary) -> str:
+    types = ", ".join(f"{kind} {count:,}" for kind, count in summary.types.items())
+    return f"{types} of {summary.documents:,} documents"

@@ -1,0 +1,219 @@
+"""Documents → what the store keeps: cut into passages, compared with what is there, encoded where a passage is new."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from time import perf_counter
+from typing import TypeAlias
+
+import numpy as np
+
+from twinrank.readers import Problem
+from twinrank.store import PreparedDocument, PreparedPassage, Store
+from twinrank.text import Chunking, Span, chunk
+from twinrank.types import Document, Encoder, Vectors
+
+Encoded: TypeAlias = tuple[Vectors, int]
+"""A passage's vector (dimension,) and the tokens that were dropped before."""
+
+VIEW = "vectors"
+"""The name of the view that holds one vector a passage."""
+
+BATCH_DOCUMENTS = 256
+BATCH_CHARACTERS = 400_000
+"""A batch is written in one transaction; its size bounds the memory that an endless iterable takes."""
+
+
+SMALLEST = 8
+"""Tokens that a passage has room for whatever the encoder's own tokens take."""
+
+WORD = re.compile(r"\S+")
+
+
+@dataclass
+class AddReport:
+    """What became of the documents given to `add`."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    repeated: int = 0
+    """Ids that came more than once in the call; the last one is kept."""
+    passages: int = 0
+    """Passages of the documents added and updated."""
+    encoded: int = 0
+    """Passages that had to be encoded; the others' vectors were there."""
+    truncated: int = 0
+    """Encoded passages that were longer than the encoder takes."""
+    dropped: int = 0
+    """Tokens cut off them."""
+    tokens: int = 0
+    """Tokens encoded."""
+    seconds: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+    """Files and lines that were skipped, and what was noted of others."""
+
+    @property
+    def documents(self) -> int:
+        return self.added + self.updated + self.unchanged
+
+    @property
+    def skipped(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.kind == "skipped"]
+
+    def __str__(self) -> str:
+        counts = [f"{self.added:,} added", f"{self.updated:,} updated", f"{self.unchanged:,} unchanged"]
+        if self.repeated:
+            counts.append(f"{self.repeated:,} repeated ids (the last one kept)")
+        if self.skipped:
+            counts.append(f"{len(self.skipped):,} skipped")
+        text = f"{self.documents:,} documents: {', '.join(counts)}; {self.passages:,} passages, {self.encoded:,} encoded"
+        if self.truncated:
+            text += f" ({self.truncated:,} of them cut, {self.dropped:,} tokens not encoded)"
+        rate = self.documents / self.seconds if self.seconds else 0.0
+        return f"{text}, in {self.seconds:.1f} s ({rate:,.0f} documents/s)"
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Brings documents into a store, with the encoder that makes its view (None: words alone)."""
+
+    store: Store
+    encoder: Encoder | None
+    passages: Chunking
+    encode: bool = True
+    """False: passages are cut by the encoder's tokens but not encoded; `encode_missing` does that later."""
+
+    def add(self, documents: Iterable[Document], report: AddReport, progress: Callable[[int], None] | None = None) -> None:
+        """Write all documents, a transaction a batch; what was written stays when a later document is refused."""
+        started = perf_counter()
+        seen: set[bytes] = set()
+        for batch in _batches(documents):
+            self._add_batch(batch, seen, report)
+            report.seconds = perf_counter() - started
+            if progress is not None:
+                progress(len(batch))
+
+    def _add_batch(self, batch: Sequence[Document], seen: set[bytes], report: AddReport) -> None:
+        latest = {document.id: document for document in batch}
+        identities = {_short_digest(document_id) for document_id in latest}
+        report.repeated += len(batch) - len(latest) + len(identities & seen)
+        seen |= identities
+        digests = {document_id: self._digest(document) for document_id, document in latest.items()}
+        known = self.store.known_digests(list(latest))
+        changed = [document for document in latest.values() if known.get(document.id) != digests[document.id]]
+        prepared = self._prepare(changed, digests, report)
+        if prepared:
+            self.store.write(prepared)
+        report.unchanged += len(latest) - len(changed)
+        report.updated += sum(document.id in known for document in changed)
+        report.added += sum(document.id not in known for document in changed)
+
+    def _prepare(self, documents: Sequence[Document], digests: dict[str, str], report: AddReport) -> list[PreparedDocument]:
+        """Cut the documents and encode those of their passages that the store has no vector of."""
+        cut = [(document, self._cut(document)) for document in documents]
+        stored = self.store.passage_digests([document.id for document in documents])
+        fresh: dict[str, str] = {}  # digest → text, each text encoded once even where documents share it
+        for document, passages in cut:
+            there = stored.get(document.id, ())
+            fresh.update({digest: text for _, _, digest, text in passages if digest not in there})
+        vectors = self._encode(fresh, report) if self.encode else {}
+        report.passages += sum(len(passages) for _, passages in cut)
+        return [
+            PreparedDocument(
+                document,
+                digests[document.id],
+                [
+                    PreparedPassage(start, end, digest, self._with_vector(vectors.get(digest)))
+                    for start, end, digest, _ in passages
+                ],
+            )
+            for document, passages in cut
+        ]
+
+    def _with_vector(self, encoded: Encoded | None) -> dict[str, tuple[Vectors | None, int]]:
+        """None asks the store to take over the vector that the document's passage of the same digest has."""
+        if self.encoder is None or not self.encode:
+            return {}
+        return {VIEW: encoded or (None, 0)}
+
+    def encode_missing(self, report: AddReport, progress: Callable[[int], None] | None = None) -> None:
+        """Encode the passages that have no vector yet, wherever an earlier call was interrupted."""
+        if self.encoder is None:
+            return
+        started = perf_counter()
+        for keys, texts in self.store.passages_without_vectors(VIEW):
+            encoded = self._encode({str(key): text for key, text in zip(keys.tolist(), texts, strict=True)}, report)
+            vectors = np.stack([vector for vector, _ in encoded.values()])  # (passages, dimension)
+            self.store.set_vectors(VIEW, keys, vectors, [dropped for _, dropped in encoded.values()])
+            if progress is not None:
+                progress(len(keys))
+        report.seconds += perf_counter() - started
+
+    def _encode(self, texts: dict[str, str], report: AddReport) -> dict[str, Encoded]:
+        if self.encoder is None or not texts:
+            return {}
+        tokens = self.encoder.tokenize(list(texts.values()))
+        vectors = self.encoder.embed(tokens)  # (texts, dimension)
+        dropped = np.zeros(len(texts), np.int32) if tokens.dropped is None else tokens.dropped
+        report.encoded += len(texts)
+        report.tokens += len(tokens.ids)
+        report.truncated += int((dropped > 0).sum())
+        report.dropped += int(dropped.sum())
+        return {digest: (vectors[i], int(dropped[i])) for i, digest in enumerate(texts)}
+
+    def _cut(self, document: Document) -> list[tuple[int, int, str, str]]:
+        """(start, end, digest, titled text) of every passage."""
+        passages = []
+        token_spans = _word_spans if self.encoder is None else self.encoder.token_offsets
+        for start, end in chunk(
+            document.text, document.title, token_spans=token_spans, size=self._size, overlap=self.passages.overlap
+        ):
+            text = f"{document.title} {document.text[start:end]}".strip()
+            passages.append((start, end, _digest(text), text))
+        return passages
+
+    @cached_property
+    def _size(self) -> int:
+        """How many tokens of title and text go into one passage: the encoder's own tokens and its prompt take their part."""
+        if self.encoder is None or self.passages.size == 0:
+            return self.passages.size
+        around = int(self.encoder.tokenize([""]).lengths[0])
+        return max(min(self.passages.size, self.encoder.max_tokens) - around, SMALLEST)
+
+    def _digest(self, document: Document) -> str:
+        """Equal digests: the same document, cut in the same way."""
+        content = [document.title, document.text, document.source, dict(document.fields)]
+        settings = [self.passages.size, self.passages.overlap, self.encoder is not None]
+        return _digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))
+
+
+def _word_spans(text: str) -> list[Span]:
+    """What passages are counted in where no encoder is there to count in its tokens."""
+    return [word.span() for word in WORD.finditer(text)]
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _short_digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

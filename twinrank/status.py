@@ -1,0 +1,103 @@
+"""What a collection says of itself: what it holds, what state its parts are in, what a check found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """A derived index as it is on disk."""
+
+    name: str
+    there: bool
+    """False where its file is missing or damaged; it is made anew from the store when it is next searched."""
+    behind: int
+    """Changes that it takes in from the store when it is opened."""
+    passages: int
+    size: int
+    """Bytes on disk."""
+
+    def __str__(self) -> str:
+        if not self.there:
+            return f"index {self.name}: not there, made anew at the next search"
+        behind = f", {self.behind:,} changes to take in when opened" if self.behind else ""
+        return f"index {self.name}: {self.passages:,} passages, {_bytes(self.size)}{behind}"
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """What one model stored of the passages."""
+
+    name: str
+    model: str
+    fingerprint: str
+    dimension: int
+    complete: bool
+    """False while a re-encoding has not reached every passage."""
+    truncated: int
+    """Passages that were longer than the encoder takes."""
+    dropped: int
+    """Tokens cut off them, which were not encoded."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a collection holds and what state it is in."""
+
+    path: str
+    documents: int
+    passages: int
+    sequence: int
+    """The number of the last change."""
+    views: tuple[ViewStatus, ...]
+    indexes: tuple[IndexStatus, ...]
+    fields: Mapping[str, str]
+    """Field → its types and the number of documents that hold it, for people."""
+    size: int
+    """Bytes on disk, all together."""
+    writable: bool
+    recipe: str
+    """As TOML."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.documents:,} documents, {self.passages:,} passages, {_bytes(self.size)} on disk"]
+        if not self.writable:
+            lines.append("read only: it can be searched, not changed")
+        for view in self.views:
+            lines.append(f"view {view.name}: {view.model}, {view.dimension} dimensions, fingerprint {view.fingerprint}")
+            if not view.complete:
+                lines.append("  not complete: run `twinrank rebuild --encode` again to finish it")
+            if view.truncated:
+                lines.append(f"  truncated: {view.truncated:,} passages, {view.dropped:,} tokens not encoded")
+            else:
+                lines.append("  truncated: none")
+        lines.extend(str(index) for index in self.indexes)
+        lines.extend(f"field {name}: {summary}" for name, summary in self.fields.items())
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` looked at and what it found wrong; no problems: all is well."""
+
+    checked: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"checked: {', '.join(self.checked)}", *(f"problem: {problem}" for problem in self.problems)]
+        return "\n".join([*lines, "all is well" if self.ok else f"{len(self.problems):,} problems"])
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
