@@ -143,6 +143,8 @@ size_t verify_header(const uint8_t* bytes, size_t file_bytes, const Shape& shape
   if (header.byte_order != kByteOrder) refuse("the file is from a machine with another byte order");
   if (header.layout_version != kLayoutVersion) refuse("the file has layout " + std::to_string(header.layout_version));
   if (crc32c(bytes, offsetof(Header, header_crc)) != header.header_crc) refuse("the header's checksum is wrong");
+  for (size_t i = sizeof header; i < kHeaderBytes; ++i)
+    if (bytes[i] != 0) refuse("the header is followed by something unknown");
   const Header expected = header_for(shape, precision, key);
   if (std::memcmp(&header, &expected, offsetof(Header, payload_crc)) != 0)
     refuse("the file is of another network, precision or source");
