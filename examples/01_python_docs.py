@@ -43,13 +43,13 @@ COMPILED += ("sys", "gc", "marshal", "mmap", "re", "io", "os", "struct", "operat
 SEARCHES = (
     ("merge two sorted lists", None),
     ("run a command and capture what it prints", "kind = 'function'"),
-    ("how do I know whether a year has 366 days?", None),
+    ("pick a random element from a list", None),
 )
 
 
 def documents() -> list[Document]:
-    """Every docstring of the standard library: of modules, classes, functions and methods."""
-    found = {document.id: document for document in compiled_documents()}
+    """Every public docstring of the standard library, of modules, classes, functions and methods, and the language reference."""
+    found = {document.id: document for document in [*reference_documents(), *compiled_documents()]}
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).with_suffix("").parts
@@ -60,7 +60,11 @@ def documents() -> list[Document]:
             except (SyntaxError, UnicodeDecodeError):
                 continue  # a template or a broken example, not a module
             found.update({document.id: document for document in source_documents(tree, name, name, str(path))})
-    return list(found.values())
+    return [document for document in found.values() if not is_private(document.id)]
+
+
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
 
 
 def source_documents(node: ast.AST, name: str, module: str, source: str) -> Iterator[Document]:
@@ -74,6 +78,14 @@ def source_documents(node: ast.AST, name: str, module: str, source: str) -> Iter
     for inner in ast.iter_child_nodes(node):
         if isinstance(inner, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from source_documents(inner, f"{name}.{inner.name}", module, source)
+
+
+def reference_documents() -> Iterator[Document]:
+    """The chapters of the language reference that `help()` shows."""
+    from pydoc_data.topics import topics
+
+    for name, text in topics.items():
+        yield Document(f"help({name!r})", text, name, {"kind": "chapter", "module": "pydoc_data.topics"}, "compiled")
 
 
 def compiled_documents() -> Iterator[Document]:

@@ -540,3 +540,82 @@ def test_the_recipe_is_kept_in_the_collection(make: Making, tiny_model: Path, tm
     assert kept.retrieve.words == 33
     assert kept.encoder.model == str(tiny_model)
     assert json.loads(json.dumps(kept.to_toml()))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from twinrank import Collection
+from twinrank.errors import StorageError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file beyond its limit: the write fails, as on a full disk
+with Collection(sys.argv[1], model="none") as collection:
+    before = sorted(collection.store.document_ids())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    try:
+        collection.add({"id": f"big{number}", "text": f"word{number} " * 4000} for number in range(200))
+    except StorageError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert collection.get(before) and "zinc" in collection
+    assert collection.search("zinc lozenges")[0].id == "zinc"
+    assert collection.check().ok, collection.check()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size to set")
+def test_a_full_disk_is_told_and_leaves_what_was_there(make: Making, tmp_path: Path) -> None:
+    make().add(NOTES)
+    told = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "notes"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert "nothing of this change was kept" in told.stdout
+
+
+# -- documents like these ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def things(make: Making, tiny_model: Path) -> Collection:
+    collection = make(model=str(tiny_model))
+    texts = [
+        "zinc shortens a cold",
+        "zinc shortens a cold.",
+        "zinc shortens the cold",
+        "bread and water",
+        "honey eases a cough",
+    ]
+    collection.add([{"id": f"d{number}", "text": text, "odd": number % 2 == 1} for number, text in enumerate(texts)])
+    return collection
+
+
+def test_similar_documents_are_the_nearest_by_cosine_without_those_given(things: Collection) -> None:
+    encoder = things.encoder
+    assert encoder is not None
+    vectors = encoder.encode([document.text for document in things.get([f"d{number}" for number in range(5)]) if document])
+    expected = [f"d{number}" for number in np.argsort(-(vectors @ vectors[0])) if number != 0]
+    found = things.similar("d0", k=4)
+    assert [hit.id for hit in found] == expected
+    assert found[0].score == pytest.approx(float((vectors @ vectors[0])[int(expected[0][1])]), abs=1e-4)
+
+
+def test_what_is_unlike_is_moved_away_from(things: Collection) -> None:
+    plain = {hit.id: hit.score for hit in things.similar("d0", k=4)}
+    away = {hit.id: hit.score for hit in things.similar("d0", k=4, unlike="d3")}
+    assert "d3" not in away
+    assert all(away[name] != plain[name] for name in away)
+
+
+def test_similar_documents_obey_a_condition_and_a_wish_for_variety(things: Collection) -> None:
+    assert {hit.id for hit in things.similar("d0", where="odd = true")} == {"d1", "d3"}
+    plain = {hit.id for hit in things.similar("d0", k=2)}
+    varied = {hit.id for hit in things.similar("d0", k=2, diversity=0.9)}
+    assert varied != plain
+
+
+@pytest.mark.parametrize(("arguments", "said"), [({"like": "nobody"}, "nobody"), ({"like": []}, "at least one id")])
+def test_similar_to_nothing_known_is_refused(things: Collection, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(QueryError, match=said):
+        things.similar(**arguments)  # type: ignore[arg-type]
+
+
+def test_similar_without_vectors_says_how_to_get_them(notes: Collection) -> None:
+    with pytest.raises(ModelMismatchError, match="rebuild --encode"):
+        notes.similar("zinc")

@@ -106,6 +106,31 @@ def search(query: str, folder: str, k: int, where: str | None, recipe: str | Non
 @twinrank.command()
 @click.argument("ids", nargs=-1, required=True)
 @collection_option
+@click.option("--unlike", multiple=True, metavar="ID", help="A document to stay away from; may be repeated.")
+@click.option("-k", default=10, show_default=True, help="How many documents to show.")
+@click.option("--where", metavar="EXPR", help="A condition over fields.")
+@click.option("--diversity", default=0.0, show_default=True, help="0: the likest; towards 1: the likest that differ.")
+@json_option
+def similar(
+    ids: tuple[str, ...], folder: str, unlike: tuple[str, ...], k: int, where: str | None, diversity: float, as_json: bool
+) -> None:
+    """Find documents like those with these IDS, by their vectors.
+
+    \b
+    twinrank similar heapq.merge -k 5 --diversity 0.3
+    """
+    with _open(folder) as collection:
+        results = collection.similar(ids, k, unlike=unlike, where=where, diversity=diversity)
+        _tell(collection)
+        if as_json:
+            _print_json(_results_as_json(results, explain=False))
+        else:
+            _show_results(collection, results, explain=False)
+
+
+@twinrank.command()
+@click.argument("ids", nargs=-1, required=True)
+@collection_option
 @json_option
 def get(ids: tuple[str, ...], folder: str, as_json: bool) -> None:
     """Print documents by id."""

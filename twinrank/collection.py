@@ -20,16 +20,17 @@ from twinrank.ingest import VIEW, AddReport, Ingest
 from twinrank.readers import documents, read
 from twinrank.recipe import NO_MODEL, Recipe
 from twinrank.search import filters
+from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
 from twinrank.search.fuse import Fusion
-from twinrank.search.pipeline import Pipeline, Trace
+from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Rerank
 from twinrank.search.results import Results
 from twinrank.search.retrieve import IndexSource
 from twinrank.status import CheckReport, Status, ViewStatus
 from twinrank.store import FILE_NAME, FieldSummary, Store
 from twinrank.text import Analyzer, normalize
-from twinrank.types import Document, Encoder, Hit, Keys, Ranking, Scorer
+from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Scorer, Vectors
 
 log = logging.getLogger("twinrank")
 
@@ -208,6 +209,54 @@ class Collection:
         stages = tuple((traced.stage, traced.seconds) for traced in trace.stages)
         return Results(query, hits, perf_counter() - started, stages, tuple(notes))
 
+    def similar(
+        self,
+        like: Sequence[str] | str,
+        k: int = 10,
+        *,
+        unlike: Sequence[str] | str = (),
+        where: str | None = None,
+        diversity: float = 0.0,
+    ) -> Results:
+        """Find `k` documents like these and unlike those, by their stored vectors: no model is opened.
+
+        What is looked for is the mean of the first minus half the mean of the others (Rocchio 1971, his weights of .75 and
+        .15 made rounder). `diversity` from 0 to 1 trades likeness for variety (maximal marginal relevance) in what is chosen;
+        what was chosen is shown by likeness.
+        """
+        started = perf_counter()
+        liked, unliked = ([ids] if isinstance(ids, str) else list(ids) for ids in (like, unlike))
+        if not liked or not 0 <= diversity <= 1:
+            raise QueryError(f"similar takes at least one id and a diversity of 0 to 1; got {liked} and {diversity}")
+        _check_query("similar", k)
+        condition = None if where is None else filters.parse(where)
+        _, index = self._derived.refresh()
+        if index is None:
+            raise ModelMismatchError(
+                f"{self.path} holds no vectors; to encode its documents: twinrank rebuild --encode -c {self.path}"
+            )
+        target = self._mean_vector(liked, index) - (0.5 * self._mean_vector(unliked, index) if unliked else 0)
+        given = self._passages_of([*liked, *unliked])
+        allowed = None if condition is None else self.store.select(condition)
+        candidates = index.search(target, min(len(index), max(20 * k, 200) + len(given)), allowed)
+        kept = ~np.isin(candidates.keys, given)
+        ranking = self._best_passages(Ranking(candidates.keys[kept], candidates.scores[kept]))
+        ranking = diversify(ranking, index.vectors(ranking.keys), k, diversity) if diversity else ranking
+        hits = self._hits(ranking, k, Trace([Traced("vectors", ranking, perf_counter() - started)]))
+        return Results(f"like {', '.join(liked)}", hits, perf_counter() - started)
+
+    def _passages_of(self, ids: Sequence[str]) -> Keys:
+        missing = [identifier for identifier, document in zip(ids, self.store.get(ids), strict=True) if document is None]
+        if missing:
+            raise QueryError(f"not in {self.path}: {', '.join(missing)}")
+        return self.store.select(Membership("id", tuple(ids)))
+
+    def _mean_vector(self, ids: Sequence[str], index: VectorIndex) -> Vectors:
+        """Of the documents, not of their passages: a long one counts no more than a short one."""
+        documents = [index.vectors(self._passages_of([identifier])).mean(axis=0) for identifier in ids]
+        means: Vectors = np.stack([mean / np.linalg.norm(mean) for mean in documents])  # (documents, dimension)
+        return np.asarray(means.mean(axis=0), dtype=np.float32)
+
     def get(self, ids: Sequence[str]) -> list[Document | None]:
         """Documents by id, in the order asked; None where there is none."""
         return self.store.get(list(ids))
@@ -218,13 +267,10 @@ class Collection:
 
     def _hits(self, ranking: Ranking, k: int, trace: Trace) -> tuple[Hit, ...]:
         """Group passages by document, each standing where its best one does; equal scores by id, descending (trec_eval)."""
-        owners = self.store.documents_of(ranking.keys)  # (passages,)
-        _, firsts = np.unique(owners, return_index=True)
-        best = np.sort(firsts)  # (documents,), still best first
-        last = best[k - 1] if len(best) > k else None
-        if last is not None:  # keep what ties with the k-th, so that the rule for ties decides
-            best = best[ranking.scores[best] >= ranking.scores[last]]
-        keys, scores = ranking.keys[best], ranking.scores[best]
+        ranking = self._best_passages(ranking)
+        if len(ranking) > k:  # keep what ties with the k-th, so that the rule for ties decides
+            ranking = ranking.top(int((ranking.scores >= ranking.scores[k - 1]).nonzero()[0][-1]) + 1)
+        keys, scores = ranking.keys, ranking.scores
         info = self.store.document_info(keys)
         order = sorted(range(len(keys)), key=lambda i: (scores[i], info[int(keys[i])].id), reverse=True)[:k]
         passages = self.store.passages(keys[order])
@@ -246,6 +292,13 @@ class Collection:
                 )
             )
         return tuple(hits)
+
+    def _best_passages(self, ranking: Ranking) -> Ranking:
+        """The first passage of each document, the others left out."""
+        owners = self.store.documents_of(ranking.keys)  # (passages,)
+        _, firsts = np.unique(owners, return_index=True)
+        best = np.sort(firsts)  # (documents,), still best first
+        return Ranking(ranking.keys[best], ranking.scores[best])
 
     def _pipeline(self, words: WordIndex, vectors: VectorIndex | None) -> Pipeline:
         recipe = self.recipe
