@@ -12,13 +12,15 @@ from pathlib import Path
 import docx
 import pypdf
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twinrank.errors import DataError
 from twinrank.readers import Problem, read
 from twinrank.readers.formats import decode, read_docx, read_html, read_markdown, read_pdf, read_rst, read_text
 from twinrank.types import Document
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine does not decide
 
 
 def pdf_of(*pages: str, title: str = "") -> bytes:
@@ -79,6 +81,7 @@ class TestDecode:
         assert text == "наука �и жизнь"
         assert "1 broken" in note
 
+    @patient
     @given(st.binary(max_size=200))
     def test_any_bytes_are_decoded(self, data: bytes) -> None:
         text, _ = decode(data)
@@ -211,6 +214,7 @@ class TestDocx:
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".html", ".pdf", ".docx", ".csv", ".jsonl", ".json", ".rst", ".gz", ".xyz"])
+@patient
 @given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=99).map(lambda data: b"\xff\xfe" + data)))
 def test_random_bytes_never_raise(tmp_path_factory: pytest.TempPathFactory, suffix: str, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / f"random{suffix}"

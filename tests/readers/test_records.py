@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twinrank.errors import DataError, DocumentError
 from twinrank.readers import document, documents
 from twinrank.types import Document
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine does not decide
 
 
 @dataclass
@@ -124,6 +126,7 @@ class TestDocument:
         document(record)
         assert record == {"_id": "a", "text": "t", "metadata": {"x": 1}}
 
+    @patient
     @given(
         st.dictionaries(st.text(max_size=4), st.one_of(st.none(), st.text(), st.integers(), st.floats(), st.lists(st.text())))
     )

@@ -85,7 +85,7 @@ def estimate(path: Path | str) -> int | None:
     """About how many documents `read` will give, for a progress bar, found by counting files and lines; None if unknown."""
     place = Path(path)
     try:
-        files = list(_walk(place, _unheard)) if place.is_dir() else [place]
+        files = _walk(place, _unheard) if place.is_dir() else [place] if place.exists() else []
         return sum(map(_count, files)) or None
     except (OSError, ValueError):
         return None

@@ -105,11 +105,18 @@ def read_json(path: Path, report: Report) -> Iterator[Record]:
         content = lists[0] if len(lists) == 1 and "text" not in with_plain_names(content) else [content]
     if not isinstance(content, list):
         raise DataError(f"expected JSON objects, got {type(content).__name__}")
+    records = [with_plain_names(record) for record in content if isinstance(record, dict)]
+    if not any("text" in record or "title" in record for record in records):
+        raise DataError(f"no object in it has a 'text' or a 'title'{_keys_of(records)}")
     for number, record in enumerate(content, start=1):
         if isinstance(record, dict):
             yield number, with_plain_names(record)
         else:
             report(f"item {number}: expected a JSON object, got {type(record).__name__}", "skipped")
+
+
+def _keys_of(records: list[Mapping[str, object]]) -> str:
+    return f"; the first has {', '.join(map(repr, list(records[0])[:12]))}" if records else ""
 
 
 def parse_json(text: str) -> Any:
