@@ -1,0 +1,25 @@
+"""DOCUMENTS → ROWS: documents, passages, fields, vectors and the log of changes in one SQLite file; the only room with SQL.
+
+It holds the truth: everything else on disk is derived from here and may be deleted. What `write` or `delete` returned from
+is on the disk: WAL with `synchronous=FULL`, one transaction a call. Every row carries a checksum, so that `check` finds a
+flipped bit. A passage keeps its key for as long as its document holds a passage of the same text, so that an update costs
+indexes and encoders only what changed; a key is never used twice.
+"""
+
+from __future__ import annotations
+
+from twinrank.store.database import FILE_NAME
+from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary, PreparedDocument, PreparedPassage, View
+from twinrank.store.store import Store
+
+__all__ = [
+    "FILE_NAME",
+    "ChangeKind",
+    "DocumentInfo",
+    "FieldKind",
+    "FieldSummary",
+    "PreparedDocument",
+    "PreparedPassage",
+    "Store",
+    "View",
+]
