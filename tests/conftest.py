@@ -9,6 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("twinrank", deadline=None)  # a busy machine is no failure
+settings.load_profile("twinrank")
 
 HERE = Path(__file__).resolve()
 SHARED = Path(os.environ.get("TWINRANK_SHARED", HERE.parents[2] / "shared"))

@@ -17,6 +17,7 @@ import pytest
 
 from twinrank import Collection, Document, Recipe
 from twinrank.errors import (
+    CollectionBusyError,
     CollectionError,
     DataError,
     DocumentError,
@@ -300,6 +301,34 @@ def test_a_search_sees_what_another_opener_wrote(make: Making) -> None:
     assert second.search("alpha")[0].id == "a"
     second.delete(["a"])
     assert len(first.search("alpha")) == 0
+
+
+WRITING_ON = """
+import sys, time
+from twinrank import Collection
+def stream():
+    yield {"id": "first", "text": "one"}
+    print("writing", flush=True)
+    time.sleep(60)
+with Collection(sys.argv[1], model="none") as collection:
+    collection.add(stream())
+"""
+
+
+def test_a_second_writer_is_told_and_the_lock_of_a_dead_one_does_not_block(
+    notes: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = subprocess.Popen([sys.executable, "-c", WRITING_ON, notes.path], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    with other:
+        assert other.stdout.readline() == "writing\n"
+        monkeypatch.setattr("twinrank.collection.WRITER_PATIENCE", 0.2)
+        with pytest.raises(CollectionBusyError, match="another process has been writing"):
+            notes.add({"id": "second", "text": "two"})
+        assert notes.search("zinc")[0].id == "zinc"  # reading goes on
+        other.kill()
+    assert notes.add({"id": "second", "text": "two"}).added == 1
+    assert "first" not in notes
 
 
 # -- its state -----------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from twinrank.derived import Derived
+from twinrank.derived import Derived, one_at_a_time
 from twinrank.errors import CollectionError, ModelMismatchError, QueryError, RecipeError
 from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
@@ -35,6 +36,9 @@ from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Sc
 log = logging.getLogger("twinrank")
 
 RECIPE = "recipe.toml"
+WRITER_PATIENCE = 10.0
+"""Seconds that a writer waits for another one."""
+
 LONGEST_QUERY = 65_536
 """Characters; a text beyond that is a document, not a query."""
 
@@ -111,6 +115,16 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({str(self.path)!r}, {len(self):,} documents)"
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time, among threads and among processes; without permission to write the store says so."""
+        with self._lock:
+            if not self.store.writable:
+                yield
+                return
+            with one_at_a_time(self.path / ".writing", WRITER_PATIENCE, f"writing to {self.path}"):
+                yield
+
     # -- changing --------------------------------------------------------------------------------------------------------
 
     def add(self, source: object, *, progress: Callable[[int], None] | None = None) -> AddReport:
@@ -129,7 +143,7 @@ class Collection:
             given = list(documents(source))
         else:
             given = documents(source)
-        with self._lock:
+        with self._writing():
             self._check_passages()
             Ingest(self.store, self._writing_encoder(), self.recipe.passages).add(given, report, progress)
             self._derived.refresh()
@@ -137,7 +151,7 @@ class Collection:
 
     def delete(self, ids: Iterable[str] | str) -> list[str]:
         """Delete documents; returns the ids that were there."""
-        with self._lock:
+        with self._writing():
             gone = self.store.delete([ids] if isinstance(ids, str) else list(ids))
             self._derived.refresh()
         return gone
@@ -147,7 +161,7 @@ class Collection:
 
         An interrupted re-encoding is finished by calling this again; until then the collection refuses to search vectors.
         """
-        with self._lock:
+        with self._writing():
             report = self._encode_again(progress) if encode else None
             self._derived.rebuild()
         return report

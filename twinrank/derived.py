@@ -29,6 +29,18 @@ AT_ONCE = 4096
 """Changed passages taken in at a time, which bounds the memory."""
 
 
+@contextmanager
+def one_at_a_time(lock: Path, patience: float, doing: str) -> Iterator[None]:
+    """Hold a lock file, which the kernel frees when its process dies; wait `patience` seconds, then raise CollectionBusyError."""
+    try:
+        with FileLock(lock).acquire(timeout=patience):
+            yield
+    except Timeout as error:
+        raise CollectionBusyError(
+            f"another process has been {doing} for {patience:.0f} seconds; try again when it has finished"
+        ) from error
+
+
 class Changing(Protocol):
     """What catching up asks of an index; removing before adding makes doing it twice the same as once."""
 
@@ -146,15 +158,9 @@ class Derived:
         if self._temporary is None and not self.store.writable:
             self._temporary = tempfile.mkdtemp(prefix="twinrank-")
         self._place.mkdir(exist_ok=True)
-        lock = FileLock(self._place / ".lock")
-        try:
-            with lock.acquire(timeout=PATIENCE):
-                yield
-        except Timeout as error:
-            raise CollectionBusyError(
-                f"another process has been bringing the indexes of {self.folder.parent} up to date for {PATIENCE:.0f} seconds; "
-                "try again when it has finished"
-            ) from error
+        doing = f"bringing the indexes of {self.folder.parent} up to date"
+        with one_at_a_time(self._place / ".lock", PATIENCE, doing):
+            yield
 
     # -- catching up -----------------------------------------------------------------------------------------------------
 
