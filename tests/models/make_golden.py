@@ -39,6 +39,8 @@ def tiny_outputs(folder: Path) -> dict[str, np.ndarray]:
     for pooling in tiny.POOLINGS:
         outputs[f"pooling {pooling}"] = vectors(tiny.write_bi_encoder(folder / pooling, pooling=pooling, normalize=False))
     outputs["dense"] = vectors(tiny.write_bi_encoder(folder / "dense", dense=6))
+    twin = SentenceTransformer(str(tiny.write_twin_tower(folder / "twin")), device="cpu")
+    outputs["twin query"], outputs["twin document"] = twin.encode_query(tiny.SENTENCES), twin.encode_document(tiny.SENTENCES)
     return outputs
 
 

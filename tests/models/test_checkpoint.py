@@ -240,7 +240,7 @@ def test_a_tokenizer_with_more_words_than_the_network_is_refused(model: Path) ->
         ({"hidden_size": None}, ModelDamagedError, "hidden_size is missing"),
         ({"num_hidden_layers": -1}, ModelDamagedError, "num_hidden_layers is -1"),
         ({"vocab_size": "many"}, ModelDamagedError, "vocab_size is 'many'"),
-        ({"model_type": "t5", "is_encoder_decoder": True}, ModelUnsupportedError, "opened as Translator"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, ModelUnsupportedError, "family 't5'; run here are bert"),
     ],
 )
 def test_a_network_that_is_not_run_here_is_refused_with_the_reason(

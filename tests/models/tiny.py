@@ -6,6 +6,8 @@ The names of the weights are written down a second time, apart from the package'
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +274,48 @@ def write_bi_encoder(
     return folder
 
 
-def write_dense(folder: Path, outputs: int, *, inputs: int = WIDTH, seed: int = 8) -> None:
+def write_twin_tower(folder: Path) -> Path:
+    """A Router: a narrow tower for queries, a wider and deeper one for documents, one normalisation after both."""
+    write_bi_encoder(folder / "query", "bert", dense=6, normalize=False, seed=21)
+    with sizes(width=24, layers=3):
+        write_bi_encoder(folder / "document", "roberta", dense=6, pooling="cls", normalize=False, seed=22)
+    types, structure = {}, {}
+    for side in ("query", "document"):
+        (folder / side / "modules.json").unlink()
+        (folder / side / "1_Pooling").rename(folder / f"{side}_1_Pooling")
+        (folder / side / "2_Dense").rename(folder / f"{side}_2_Dense")
+        (folder / side).rename(folder / f"{side}_0_Transformer")
+        structure[side] = [f"{side}_0_Transformer", f"{side}_1_Pooling", f"{side}_2_Dense"]
+        types |= {name: "sentence_transformers.models." + name.rpartition("_")[2] for name in structure[side]}
+    parameters = {"default_route": "document", "allow_empty_key": True, "route_mappings": {}}
+    write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
+    entries = [("", "Router"), ("1_Normalize", "Normalize")]
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": "sentence_transformers.models." + kind}
+        for n, (path, kind) in enumerate(entries)
+    ]
+    write_json(folder / "1_Normalize" / "config.json", {"module_input_name": "sentence_embedding"})
+    write_json(folder / "modules.json", modules)
+    prompts = {"query": "what is ", "document": "a piece of "}
+    settings = {"model_type": "SentenceTransformer", "prompts": prompts, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", settings)
+    return folder
+
+
+@contextmanager
+def sizes(*, width: int, layers: int) -> Iterator[None]:
+    """Within it, checkpoints are written of another width and depth."""
+    global WIDTH, LAYERS
+    usual = WIDTH, LAYERS
+    WIDTH, LAYERS = width, layers
+    try:
+        yield
+    finally:
+        WIDTH, LAYERS = usual
+
+
+def write_dense(folder: Path, outputs: int, *, inputs: int | None = None, seed: int = 8) -> None:
+    inputs = inputs or WIDTH
     random = np.random.default_rng(seed)
     settings = {"in_features": inputs, "out_features": outputs, "bias": True}
     write_json(folder / "config.json", settings | {"activation_function": "torch.nn.modules.activation.Tanh"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args, overload
 
 import numpy as np
@@ -16,8 +17,10 @@ from twinrank.errors import InputError, ModelDamagedError, TruncationWarning
 from twinrank.models.checkpoint import DEFAULT_MODEL, METRICS, Checkpoint, Metric
 from twinrank.models.heads import Normalize, Step, apply_steps, check_widths, normalize
 from twinrank.models.packing import POOLINGS
-from twinrank.models.runtime import PrecisionChoice, Progress, open_network, run_network
-from twinrank.models.trunk import Pooling
+from twinrank.models.router import TowerParts
+from twinrank.models.runtime import PrecisionChoice, Progress, open_network, run_network, settled_precision
+from twinrank.models.tokenizer import TextTokenizer
+from twinrank.models.trunk import Network, Pooling, Precision
 from twinrank.types import Scores, Side, Tokens, Vectors
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -39,7 +42,8 @@ class BiEncoder:
     What the checkpoint states is used where nothing is given: `pooling`, whether vectors are normalised (`normalize`), the
     `prompts` put before queries and documents, how vectors are compared (`similarity`: cosine, dot, euclidean), and the limit
     `max_tokens`, special tokens included. `dimension` keeps the first so many dimensions, and normalises again where vectors
-    are normalised (Matryoshka embeddings: Kusupati et al. 2022). `precision` is that of `runtime.open_network`.
+    are normalised (Matryoshka embeddings: Kusupati et al. 2022). `precision` is that of `runtime.open_network`. With `lazy`,
+    tokenizer and network are opened when they are first used.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class BiEncoder:
         dimension: int | None = None,
         prompts: Mapping[str, str] | None = None,
         similarity: Metric | None = None,
+        lazy: bool = False,
     ) -> None:
         checkpoint = Checkpoint.find(model).require("BiEncoder").limited_to(max_tokens)
         self.name = checkpoint.name
@@ -65,24 +70,41 @@ class BiEncoder:
         self.prompts = _prompts(checkpoint, prompts)
         self.max_tokens = checkpoint.max_tokens
         self.threads = threads
-        self._tokenizer = checkpoint.tokenizer()
-        self.network = open_network(checkpoint, precision, threads)
+        self._checkpoint = checkpoint
+        self.precision: Precision = settled_precision(checkpoint, precision)
         settings = ["bi-encoder", self.pooling, self.normalized, self.dimension, self.prompts]
-        self.fingerprint = f"{checkpoint.fingerprint(*settings)}:{self.network.precision}"
+        self.fingerprint = f"{checkpoint.fingerprint(*settings)}:{self.precision}"
         """Of what makes the vectors, and after the colon the precision: vectors of two precisions are near, not equal."""
+        if not lazy:
+            _ = self._tokenizer, self.network
+
+    @cached_property
+    def _tokenizer(self) -> TextTokenizer:
+        return self._checkpoint.tokenizer()
+
+    @cached_property
+    def network(self) -> Network:
+        """What runs the trunk."""
+        return open_network(self._checkpoint, self.precision, self.threads)
+
+    @property
+    def parts(self) -> TowerParts:
+        """What it is made of, for `router.write_router`."""
+        return TowerParts(self._checkpoint.folder, self._checkpoint.shape.width, self.pooling, self._steps, self.max_tokens)
 
     def __repr__(self) -> str:
-        return f"BiEncoder({self.name!r}, dimension={self.dimension}, {self.network.precision} by {self.network.path})"
+        runs = f" by {self.network.path}" if "network" in vars(self) else ""
+        return f"BiEncoder({self.name!r}, dimension={self.dimension}, {self.precision}{runs})"
 
     # -- texts → tokens --------------------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Sequence[str], *, side: Side = "document") -> Tokens:
         """Tokens of each text with the side's prompt and the special tokens; `dropped` counts what did not fit."""
-        return self._tokenizer.encode(_checked_texts(texts), self.prompts[_checked_side(side)])
+        return self._tokenizer.encode(checked_texts(texts), self.prompts[checked_side(side)])
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut, without prompt and special tokens."""
-        return [int(count) for count in self._tokenizer.count(_checked_texts(texts))]
+        return [int(count) for count in self._tokenizer.count(checked_texts(texts))]
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """The characters (start, end) of every token of the text, uncut, without prompt and special tokens."""
@@ -144,7 +166,7 @@ class BiEncoder:
 
     @property
     def _full_dimension(self) -> int:
-        return check_widths(self._steps, self.network.shape.width, self.name)
+        return check_widths(self._steps, self._checkpoint.shape.width, self.name)
 
 
 def compare(metric: Metric, a: Vectors, b: Vectors) -> Scores:
@@ -215,13 +237,13 @@ def _checked_metric(given: Metric) -> Metric:
     return METRICS[given]
 
 
-def _checked_side(side: Side) -> Side:
+def checked_side(side: Side) -> Side:
     if side not in ("query", "document"):
         raise InputError(f"Unknown side {side!r}; texts are encoded as 'query' or 'document'.")
     return side
 
 
-def _checked_texts(texts: Sequence[str]) -> Sequence[str]:
+def checked_texts(texts: Sequence[str]) -> Sequence[str]:
     if isinstance(texts, str):
         raise InputError("One text was given where several were expected; put it into a list.")
     return texts

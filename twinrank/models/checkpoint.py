@@ -16,19 +16,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from twinrank.errors import InputError, ModelDamagedError, ModelUnsupportedError
 from twinrank.models import hub
 from twinrank.models.families import FAMILIES, read_head, read_shape, read_trunk
-from twinrank.models.heads import Dense, Normalize, Step, check_widths, read_activation
+from twinrank.models.heads import Array, Dense, Normalize, Step, check_widths, read_activation
+from twinrank.models.kinds import HOW_TO_OPEN, Kind, Module, read_kind, read_modules, read_optional, require_kind
+from twinrank.models.router import route_modules
 from twinrank.models.tokenizer import TextTokenizer, read_tokenizer
 from twinrank.models.trunk import Pooling, Shape, Trunk
 from twinrank.models.weights import Tensors, read_json, weight_files
+from twinrank.types import Side
 
 DEFAULT_MODEL = hub.DEFAULT_MODEL
 
 log = logging.getLogger("twinrank")
 
-Kind: TypeAlias = Literal["BiEncoder", "TwinTower", "LateInteraction", "CrossEncoder", "Translator", "sparse encoder"]
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 
 POOLING_FLAGS: Mapping[str, str] = {
@@ -47,17 +51,6 @@ POOLING_MODES: Mapping[str, Pooling] = {
     "lasttoken": "last",
 }
 METRICS: Mapping[str, Metric] = {"cosine": "cosine", "dot": "dot", "dot_product": "dot", "euclidean": "euclidean"}
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One entry of modules.json."""
-
-    type: str
-    """The class without its path: Transformer, Pooling, Dense, Normalize…"""
-    folder: Path
-    origin: str
-    """The class with its path, as written."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +73,33 @@ class Checkpoint:
     expected_sha256: str | None = None
     notes: list[str] = field(default_factory=list)
     """What was assumed because the checkpoint does not say it; also logged."""
+    projection: Array | None = field(default=None, compare=False)
+    """(dimensions, dimensions before): a linear map after the checkpoint's own steps, before their last normalisation."""
 
     @classmethod
-    def find(cls, model: str | os.PathLike[str] | Checkpoint = DEFAULT_MODEL) -> Checkpoint:
+    def find(cls, model: str | os.PathLike[str] | Checkpoint = DEFAULT_MODEL, *, side: Side | None = None) -> Checkpoint:
         """Find and read a checkpoint by folder or hub name; `hub.find_folder` tells where it is looked for.
 
-        Raises ModelNotFoundError, ModelDamagedError (missing files, wrong hash, files that contradict each other) and
-        ModelUnsupportedError (a family, a file format or a module that is not run here, or one that brings its own code).
+        Of a twin tower's folder, `side` says which tower. Raises ModelNotFoundError, ModelDamagedError (missing files, wrong
+        hash, files that contradict each other) and ModelUnsupportedError (a family, a file format or a module that is not run
+        here, or one that brings its own code).
         """
         if isinstance(model, Checkpoint):
             return model
         found = hub.find_folder(model)
-        modules = _read_modules(found.folder)
+        modules = read_modules(found.folder)
+        if side is not None:
+            require_kind(found.name, read_kind(found.folder, modules), "TwinTower")
+            modules = route_modules(found.folder, modules, side)
+        kind = read_kind(found.folder, modules)
+        if kind in ("TwinTower", "Translator", "CLIP"):
+            raise ModelUnsupportedError(
+                f"{found.name} is a {kind}, not one encoder, and is opened as {HOW_TO_OPEN[kind].format(name=found.name)}."
+            )
         folder = next((module.folder for module in modules if module.type == "Transformer"), found.folder)
         config = read_json(folder / "config.json")
-        settings = _read_optional(found.folder / "config_sentence_transformers.json")
-        kind = _read_kind(config, settings, modules, found.folder)
-        family = _read_family(config, kind, folder)
+        settings = read_optional(found.folder / "config_sentence_transformers.json")
+        family = _read_family(config, folder)
         shape = read_shape(family, config, str(folder / "config.json"))
         sentence = _read_sentence_settings(folder)
         checkpoint = cls(
@@ -108,7 +111,7 @@ class Checkpoint:
             config=config,
             settings=settings,
             modules=modules,
-            max_tokens=_read_max_tokens(shape, sentence, _read_optional(folder / "tokenizer_config.json"), folder),
+            max_tokens=_read_max_tokens(shape, sentence, read_optional(folder / "tokenizer_config.json"), folder),
             lower_case=bool(sentence.get("do_lower_case", False)),
             expected_sha256=found.sha256,
         )
@@ -129,11 +132,21 @@ class Checkpoint:
 
     def require(self, kind: Kind) -> Checkpoint:
         """Refuse, with the name of the right class, what is opened as another architecture than its own."""
-        if self.kind == kind:
-            return self
-        if self.kind in ("LateInteraction", "TwinTower", "CrossEncoder", "BiEncoder"):
-            raise ModelUnsupportedError(f"{self.name} is a {self.kind}, not a {kind}: open it as {self.kind}({self.name!r}).")
-        raise ModelUnsupportedError(f"{self.name} is a {self.kind}, not a {kind}.")
+        require_kind(self.name, self.kind, kind)
+        return self
+
+    def projected(self, matrix: Array) -> Checkpoint:
+        """The same checkpoint with a projection at its end, in the place of one that was given before."""
+        width = check_widths(replace(self, projection=None).steps, self.shape.width, self.name)
+        projection = np.ascontiguousarray(matrix, np.float32)
+        if projection.ndim != 2 or projection.shape[1] != width or not projection.shape[0]:
+            raise InputError(
+                f"{self.name} gives {width} dimensions, so its projection is a matrix (dimensions wanted, {width}); "
+                f"one of shape {projection.shape} was given."
+            )
+        if not np.isfinite(projection).all():
+            raise InputError(f"The projection for {self.name} has NaN or infinity in it.")
+        return replace(self, projection=projection)
 
     def limited_to(self, max_tokens: int | None) -> Checkpoint:
         """The same checkpoint with another limit; None keeps its own."""
@@ -163,14 +176,14 @@ class Checkpoint:
         native = read_tokenizer(
             self.folder,
             self.family,
-            lower_case=_read_optional(self.folder / "tokenizer_config.json").get("do_lower_case", True),
+            lower_case=read_optional(self.folder / "tokenizer_config.json").get("do_lower_case", True),
         )
         if native.get_vocab_size(with_added_tokens=True) > self.shape.vocabulary:
             raise ModelDamagedError(
                 f"The tokenizer of {self.name} has {native.get_vocab_size(with_added_tokens=True)} tokens, but its network "
                 f"has embeddings of {self.shape.vocabulary}. The two are not of one model; get the model again."
             )
-        inputs = _read_optional(self.folder / "tokenizer_config.json").get("model_input_names") or ["token_type_ids"]
+        inputs = read_optional(self.folder / "tokenizer_config.json").get("model_input_names") or ["token_type_ids"]
         types = FAMILIES[self.family].types_of_pairs and self.shape.types > 1 and "token_type_ids" in inputs
         return TextTokenizer(native, max_tokens=self.max_tokens, lower_case=self.lower_case, types=types)
 
@@ -193,6 +206,8 @@ class Checkpoint:
         ]
         hashes = [hub.file_hash(file) if file.is_file() else "" for file in files]
         content = [self.weights_sha256, self.family, asdict(self.shape), hashes, self.max_tokens, self.lower_case, *settings]
+        if self.projection is not None:
+            content.append(hashlib.sha256(self.projection.tobytes()).hexdigest())
         return _hash(content)[:16]
 
     # -- bi-encoders ----------------------------------------------------------------------------------------------------
@@ -213,7 +228,7 @@ class Checkpoint:
         """What follows the pooling: Dense maps and normalisation, in order."""
         steps: list[Step] = []
         for module in self.modules:
-            settings = _read_optional(module.folder / "config.json") if module.type in ("Dense", "Normalize") else {}
+            settings = read_optional(module.folder / "config.json") if module.type in ("Dense", "Normalize") else {}
             if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
                 raise ModelUnsupportedError(
                     f"{self.name}: a {module.type} over {settings['module_input_name']} is not run here."
@@ -226,6 +241,11 @@ class Checkpoint:
                 raise ModelUnsupportedError(
                     f"{self.name} has a module {module.origin}; Transformer, Pooling, Dense and Normalize are run here."
                 )
+        if self.projection is not None:
+            end = len(steps)
+            while end and isinstance(steps[end - 1], Normalize):
+                end -= 1
+            steps.insert(end, Dense(self.projection, None))
         check_widths(steps, self.shape.width, self.name)
         return tuple(steps)
 
@@ -275,54 +295,7 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read_optional(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
-
-
-def _read_modules(folder: Path) -> tuple[Module, ...]:
-    """modules.json; nothing where there is none."""
-    file = folder / "modules.json"
-    if not file.is_file():
-        return ()
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-        entries = sorted(entries, key=lambda entry: int(entry["idx"]))
-        named = [(str(entry["type"]), str(entry["path"])) for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelDamagedError(f"{file} is not a list of modules ({error!r}). Get the model again.") from error
-    modules = []
-    for origin, path in named:
-        place = folder / path
-        if ".." in Path(path).parts or Path(path).is_absolute():
-            raise ModelDamagedError(f"{file} names the folder {path!r}, which is outside the checkpoint.")
-        modules.append(Module(origin.rpartition(".")[2], place, origin))
-    return tuple(modules)
-
-
-def _read_kind(config: Mapping[str, Any], settings: Mapping[str, Any], modules: tuple[Module, ...], folder: Path) -> Kind:
-    """Which architecture a checkpoint is of, by the marks that the libraries of the field leave."""
-    architectures = " ".join(map(str, config.get("architectures") or ()))
-    types = {module.type for module in modules}
-    stated = settings.get("model_type")
-    if config.get("is_encoder_decoder") or config.get("model_type") in ("marian", "t5", "mt5", "bart", "mbart", "m2m_100"):
-        return "Translator"
-    if types & {"Router", "Asym"}:
-        return "TwinTower"
-    if "SpladePooling" in types or stated == "SparseEncoder":
-        return "sparse encoder"
-    colbert = any(module.origin.startswith("pylate") for module in modules) or (folder / "artifact.metadata").is_file()
-    if colbert or "ColBERT" in architectures or stated in ("MultiVectorEncoder", "ColBERT"):
-        return "LateInteraction"
-    if "Pooling" in types:
-        return "BiEncoder"
-    if stated == "CrossEncoder" or "ForSequenceClassification" in architectures:
-        return "CrossEncoder"
-    if modules:
-        raise ModelDamagedError(f"{folder / 'modules.json'} names no Pooling, so a text's token vectors cannot become one.")
-    return "BiEncoder"
-
-
-def _read_family(config: Mapping[str, Any], kind: Kind, folder: Path) -> str:
+def _read_family(config: Mapping[str, Any], folder: Path) -> str:
     if config.get("auto_map"):
         raise ModelUnsupportedError(
             f"{folder} comes with its own Python code (auto_map in config.json, what trust_remote_code is for). twinrank runs "
@@ -330,8 +303,6 @@ def _read_family(config: Mapping[str, Any], kind: Kind, folder: Path) -> str:
         )
     family = config.get("model_type")
     if family not in FAMILIES:
-        if kind == "Translator":
-            raise ModelUnsupportedError(f"{folder} is an encoder-decoder ({family}), which is opened as Translator.")
         raise ModelUnsupportedError(f"{folder} is a network of the family {family!r}; run here are {', '.join(FAMILIES)}.")
     return str(family)
 

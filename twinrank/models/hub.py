@@ -36,6 +36,14 @@ FILES = (
     "[0-9]*_*/*_config.json",
     "[0-9]*_*/tokenizer*.json",
     "[0-9]*_*/model.safetensors",
+    "preprocessor_config.json",
+    "router_config.json",
+    "*_[0-9]_*/config.json",
+    "*_[0-9]_*/*_config.json",
+    "*_[0-9]_*/tokenizer*.json",
+    "*_[0-9]_*/vocab.txt",
+    "*_[0-9]_*/model*.safetensors",
+    "*_[0-9]_*/model.safetensors.index.json",
 )
 """All that is ever downloaded: no pickles, no code, no other framework's copy of the weights."""
 
@@ -126,15 +134,18 @@ def _cached(name: str, repository: str, revision: str) -> Found | None:
 
 def _is_complete(folder: Path) -> bool:
     """A download that was broken off leaves a snapshot in which files are missing."""
-    if not (folder / "config.json").is_file():
-        return False
-    if (folder / "modules.json").is_file():
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-            needed = [module["path"] for module in modules if str(module["type"]).rpartition(".")[2] in ("Pooling", "Dense")]
-            if not all((folder / path / "config.json").is_file() for path in needed):
-                return False
-    return any((folder / weights).is_file() for weights in ("model.safetensors", "model.safetensors.index.json"))
+    networks = [folder]
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        named = [(folder / module["path"], str(module["type"]).rpartition(".")[2]) for module in modules]
+        for place in [place for place, kind in named if kind == "Router"]:
+            types = json.loads((place / "router_config.json").read_text(encoding="utf-8"))["types"]
+            named += [(place / name, str(kind).rpartition(".")[2]) for name, kind in types.items()]
+        if not all((place / "config.json").is_file() for place, kind in named if kind in ("Pooling", "Dense")):
+            return False
+        networks = [place for place, kind in named if kind == "Transformer"] or networks
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    return all((place / "config.json").is_file() and any((place / name).is_file() for name in weights) for place in networks)
 
 
 def _installed(name: str) -> Found | None:

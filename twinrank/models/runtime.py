@@ -49,6 +49,15 @@ def open_network(checkpoint: Checkpoint, precision: PrecisionChoice = "auto", th
         return _open_reference(checkpoint, precision, str(error))
 
 
+def settled_precision(checkpoint: Checkpoint, precision: PrecisionChoice = "auto") -> Precision:
+    """What `open_network` would run in, told without opening it."""
+    if precision not in ("auto", "int8", "bf16", "fp32"):
+        raise InputError(f"Unknown precision {precision!r}; choose auto, int8, bf16 or fp32.")
+    if precision != "auto":
+        return precision
+    return "int8" if os.environ.get("TWINRANK_ENGINE", "") != "numpy" and _runs_natively(checkpoint) else "fp32"
+
+
 def run_network(
     network: Network,
     tokens: Tokens,
@@ -85,6 +94,16 @@ def _open_native(checkpoint: Checkpoint, precision: Precision, threads: int | No
         return warm
     network: Network = native.NativeNetwork.open(checkpoint.trunk(), precision=precision, cache_key=key, threads=threads)
     return network
+
+
+def _runs_natively(checkpoint: Checkpoint) -> bool:
+    from twinrank.models import native
+
+    try:
+        native._native_shape(checkpoint.shape)
+    except ModelUnsupportedError:
+        return False
+    return True
 
 
 def _open_reference(checkpoint: Checkpoint, precision: PrecisionChoice, reason: str) -> Network:

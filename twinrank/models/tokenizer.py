@@ -142,7 +142,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     return (short, long) if first <= second else (long, short)
 
 
-def read_tokenizer(folder: Path, family: str, *, lower_case: bool) -> Tokenizer:
+def read_tokenizer(folder: Path, family: str, *, lower_case: bool = True) -> Tokenizer:
     """The tokenizer of a checkpoint: tokenizer.json, or for WordPiece families the older vocab.txt."""
     from tokenizers import Tokenizer
 

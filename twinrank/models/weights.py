@@ -102,6 +102,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def write_tensors(file: Path, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Write a safetensors file of float32 arrays."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + 4 * tensor.size
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format asks that the data begin at a multiple of 8
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            stream.write(np.ascontiguousarray(tensor, "<f4").tobytes())
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint; ModelDamagedError where it is none."""
     try:
