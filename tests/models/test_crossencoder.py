@@ -109,6 +109,47 @@ def test_probabilities_of_labels_add_up_to_one(tiny: ModuleType, tmp_path: Path)
     np.testing.assert_allclose(probabilities, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), atol=1e-6)
 
 
+def test_a_similarity_model_gives_bounded_scores_by_one_sigmoid(tiny: ModuleType, tmp_path: Path) -> None:
+    """As cross-encoder/stsb-* do: one label, nothing stated. Applied twice, no score would be below one half."""
+    model = CrossEncoder(tiny.write_trunk(tmp_path / "m", labels=1), precision="fp32")
+    logits = CrossEncoder(tmp_path / "m", activation="identity", precision="fp32").score(tiny.PAIRS)
+    scores = model.score(tiny.PAIRS)
+    assert ((scores > 0) & (scores < 1)).all()
+    assert scores.min() < 0.5
+    np.testing.assert_allclose(scores, sigmoid(logits), atol=1e-6)
+    np.testing.assert_array_equal(model.predict(tiny.PAIRS)[:, 0], scores)
+    np.testing.assert_array_equal([hit.score for hit in model.rank("zinc", ["bread"])], model.score([("zinc", "bread")]))
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def inference(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
+    """A model of natural language inference."""
+    names = {"0": "contradiction", "1": "Entailment", "2": "neutral"}
+    return CrossEncoder(tiny.write_trunk(tmp_path_factory.mktemp("m") / "m", labels=3, id2label=names), precision="fp32")
+
+
+def test_columns_are_picked_by_name(inference: CrossEncoder) -> None:
+    everything = inference.predict(PAIRS)
+    np.testing.assert_array_equal(inference.predict(PAIRS, labels=["neutral", "entailment"]), everything[:, [2, 1]])
+    probabilities = inference.predict(PAIRS, labels=["Entailment"], probabilities=True)
+    np.testing.assert_array_equal(probabilities, inference.predict(PAIRS, probabilities=True)[:, [1]])
+    assert inference.predict(PAIRS, labels=[]).shape == (3, 0)
+    with pytest.raises(InputError, match="has no label 'yes'; it has contradiction, Entailment, neutral"):
+        inference.predict(PAIRS, labels=["yes"])
+
+
+def test_pairs_are_classified_by_the_likeliest_label(inference: CrossEncoder) -> None:
+    probabilities = inference.predict(PAIRS, probabilities=True)
+    found = inference.classify(PAIRS)
+    assert [each.label for each in found] == [inference.labels[column] for column in probabilities.argmax(1)]
+    assert [each.probability for each in found] == probabilities.max(1).tolist()
+    assert [list(each.probabilities.values()) for each in found] == probabilities.tolist()
+    assert inference.classify([]) == []
+
+
 # -- pairs ------------------------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +191,77 @@ def test_a_long_passage_is_cut_and_counted_and_the_query_is_not(folder: Path) ->
 
 def test_no_pairs_give_no_scores(folder: Path) -> None:
     assert CrossEncoder(folder).score([]).shape == (0,)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_score_does_not_depend_on_its_neighbours_to_the_last_bit(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, precision: str
+) -> None:
+    if not native.available():
+        pytest.skip("the native engine was not compiled; NumPy's products of matrices depend on their number of rows")
+    monkeypatch.delenv("TWINRANK_ENGINE", raising=False)
+    model = CrossEncoder(tiny.write_trunk(tmp_path / "m", family, labels=3), precision=precision)
+    random = np.random.default_rng(4)
+    pairs = [(" ".join(random.choice(tiny.WORDS, 4)), " ".join(random.choice(tiny.WORDS, count % 50))) for count in range(101)]
+    together = model.predict(pairs)
+    np.testing.assert_array_equal(together, np.concatenate([model.predict([pair]) for pair in pairs]))
+    np.testing.assert_array_equal(together[::-1][:7], model.predict(pairs[::-1][:7]))
+    whole = model.predict(pairs, probabilities=True)
+    np.testing.assert_array_equal(whole, np.concatenate([model.predict([pair], probabilities=True) for pair in pairs]))
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_long_passage_the_best_window_counts(folder: Path) -> None:
+    """Room for 17 tokens beside the special ones: windows of 16 beside a query of one, 12 apart, the last at the end."""
+    model = CrossEncoder(folder, max_tokens=20, windows=True, precision="fp32")
+    words = ("bread food zinc man a of cold line help it " * 4).split()  # 40 tokens
+    windows = [" ".join(words[start : start + 16]) for start in (0, 12, 24)]
+    alone = model.score([("what", window) for window in windows])
+    (score,) = model.score([("what", " ".join(words))])
+    assert score == pytest.approx(alone.max(), abs=1e-6)
+    (hit,) = model.rank("what", [" ".join(words)])
+    assert hit.score == score
+    assert hit.text == windows[int(alone.argmax())]
+    assert " ".join(words)[hit.start : hit.end] == hit.text
+
+
+def test_every_token_of_a_long_passage_is_in_a_window_and_short_ones_are_one(tiny: ModuleType, folder: Path) -> None:
+    model = CrossEncoder(folder, max_tokens=20, windows=True)
+    for length in (0, 1, 15, 16, 17, 28, 29, 100, 333):
+        words = [tiny.LETTERS[place % 26] for place in range(length)]
+        windows = model._tokenizer.encode_windows([("what", " ".join(words)), ("zinc", "bread")])
+        assert (windows.pairs == 1).sum() == 1
+        assert (windows.pairs == 0).sum() == (1 if length <= 16 else 1 + -(-(length - 16) // 12))
+        spans = windows.spans[windows.pairs == 0]
+        covered = {place for start, end in spans.tolist() for place in range(start, end)}
+        assert covered >= {place for place in range(2 * length) if place % 2 == 0}
+        assert (windows.tokens.lengths <= 20).all()
+
+
+def test_windows_change_nothing_for_pairs_that_fit(folder: Path) -> None:
+    pairs = [*PAIRS, ("zinc", ""), ("", "zinc"), ("", "")]
+    cut, split = CrossEncoder(folder, precision="fp32"), CrossEncoder(folder, windows=True, precision="fp32")
+    np.testing.assert_array_equal(cut.score(pairs), split.score(pairs))
+    assert cut.fingerprint != split.fingerprint
+    assert split.score([]).shape == (0,)
+    assert split.rank("zinc", []) == []
+
+
+@pytest.mark.filterwarnings("error::twinrank.errors.TruncationWarning")
+def test_windows_cut_no_passage_but_a_query_beyond_half_the_room(folder: Path) -> None:
+    model = CrossEncoder(folder, max_tokens=20, windows=True)
+    model.score([("zinc", "bread " * 500)])
+    with pytest.warns(TruncationWarning, match="windows were longer than the 20 tokens"):
+        model.score([("zinc " * 30, "bread " * 30)])
+    model.score([("zinc " * 15, "bread")])  # a long query beside a short passage fits
+
+
+def test_of_several_labels_no_window_is_the_best(tiny: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gives 3 labels, and of labels no window is the best"):
+        CrossEncoder(tiny.write_trunk(tmp_path / "m", labels=3), windows=True)
 
 
 # -- rank -------------------------------------------------------------------------------------------------------------------

@@ -184,14 +184,14 @@ def compare(metric: Metric, a: Vectors, b: Vectors) -> Scores:
     return products
 
 
-def warn_truncated(tokens: Tokens, max_tokens: int, what: str = "texts") -> None:
-    """Warn once, with counts, where tokens were cut off."""
+def warn_truncated(tokens: Tokens, max_tokens: int, what: str = "texts", stacklevel: int = 3) -> None:
+    """Warn once, with counts, where tokens were cut off; by default in the name of the caller's caller."""
     if tokens.dropped is not None and (cut := int((tokens.dropped > 0).sum())):
         warnings.warn(
             f"{cut} of {len(tokens)} {what} were longer than the {max_tokens} tokens that the model takes; "
             f"{int(tokens.dropped.sum())} tokens were cut off and not encoded. Shorter passages lose nothing.",
             TruncationWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

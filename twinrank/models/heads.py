@@ -49,6 +49,22 @@ def apply_steps(steps: Sequence[Step], vectors: Array) -> Array:
     return vectors
 
 
+def apply_by_row(steps: Sequence[Step], vectors: Array) -> Array:
+    """Like `apply_steps`, but each row by itself and in float64, so that its result is the same, bit for bit, in any company.
+
+    A product of matrices adds up in an order that depends on how many rows there are.
+    """
+    double = [
+        Dense(step.weight.astype(np.float64), None if step.bias is None else step.bias.astype(np.float64), step.activation)
+        if isinstance(step, Dense)
+        else step
+        for step in steps
+    ]
+    rows = [apply_steps(double, row[None]) for row in vectors.astype(np.float64)]
+    outputs = rows[0].shape[1] if rows else check_widths(steps, vectors.shape[1], "the head")
+    return np.concatenate([np.empty((0, outputs)), *rows]).astype(np.float32)
+
+
 def normalize(vectors: Array) -> Array:
     """Every row to unit length; a zero row stays zero, as in PyTorch.
 

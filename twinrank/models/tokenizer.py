@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,16 @@ TEXTS_AT_ONCE = 512
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
+
+
+class Windows(NamedTuple):
+    """Pairs whose second texts were split into windows."""
+
+    tokens: Tokens
+    pairs: npt.NDArray[np.int64]
+    """(windows,): the pair that each is of; a pair's windows stand together, in order."""
+    spans: npt.NDArray[np.int64]
+    """(windows, 2): the characters (start, end) of the second text that each holds."""
 
 
 class TextTokenizer:
@@ -78,29 +88,61 @@ class TextTokenizer:
 
         A first text of less than half the room, as queries are, is never cut. Each distinct text is tokenized once.
         """
-        numbers: dict[str, int] = {}
-        for pair in pairs:
-            for text in pair:
-                numbers.setdefault(_checked(text, len(numbers)), len(numbers))
-        plain = list(self._plain_ids(list(numbers)))
-        (before, before_type), (between, between_type), (after, after_type) = self._pair_frame
-        special = len(before) + len(between) + len(after)
-        room = self.max_tokens - special
-        if room < 2:
-            raise InputError(f"A limit of {self.max_tokens} tokens leaves no room for a pair beside {special} special tokens.")
+        plain, room = self._distinct_ids(pairs), self._pair_room()
         dropped = np.zeros(len(pairs), np.int32)
-        sequences, types = [], []
+        cut = []
         for number, (first, second) in enumerate(pairs):
-            a, b = plain[numbers[first]], plain[numbers[second]]
+            a, b = plain[first], plain[second]
             keep_a, keep_b = longest_first(len(a), len(b), room)
             dropped[number] = len(a) - keep_a + len(b) - keep_b
-            sequences.append(np.concatenate([before, a[:keep_a], between, b[:keep_b], after]))
-            types.append(
-                np.concatenate([before_type, np.zeros(keep_a, np.int32), between_type, np.ones(keep_b, np.int32), after_type])
-            )
-        packed = pack(sequences)
-        type_ids = np.concatenate(types) if types and self._types else None
-        return Tokens(packed.ids, packed.offsets, type_ids, dropped if dropped.any() else None)
+            cut.append((a[:keep_a], b[:keep_b]))
+        return self._framed(cut, dropped)
+
+    def encode_windows(self, pairs: Sequence[tuple[str, str]]) -> Windows:
+        """Tokens of `[CLS] first [SEP] window [SEP]` for overlapping windows that together cover each second text.
+
+        A quarter of each window is in the next one too; the last one ends with the text. A pair that fits is one window. A
+        first text is cut where it takes more than half of the room; `dropped` counts that, once for each window.
+        """
+        plain, room = self._distinct_ids(pairs), self._pair_room()
+        cut, dropped, owners, spans = [], [], [], []
+        for number, (first, second) in enumerate(pairs):
+            a, b = plain[first], plain[second]
+            keep = min(len(a), max(room // 2, room - len(b)))
+            starts = window_starts(len(b), room - keep)
+            offsets = self.offsets(second) if len(starts) > 1 else []
+            for start in starts:
+                end = min(len(b), start + room - keep)
+                cut.append((a[:keep], b[start:end]))
+                dropped.append(len(a) - keep)
+                owners.append(number)
+                spans.append((offsets[start][0], offsets[end - 1][1]) if offsets else (0, len(second)))
+        tokens = self._framed(cut, np.array(dropped, np.int32))
+        return Windows(tokens, np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
+
+    def _distinct_ids(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Ids]:
+        """Token ids of every text that is in a pair, each tokenized once."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        return dict(zip(texts, self._plain_ids(texts), strict=True))
+
+    def _pair_room(self) -> int:
+        """Tokens that the two texts of a pair may have together."""
+        special = sum(len(ids) for ids, _ in self._pair_frame)
+        if self.max_tokens - special < 2:
+            raise InputError(f"A limit of {self.max_tokens} tokens leaves no room for a pair beside {special} special tokens.")
+        return self.max_tokens - special
+
+    def _framed(self, pairs: Sequence[tuple[Ids, Ids]], dropped: Ids) -> Tokens:
+        """Pairs of token ids with the special tokens around them, and types where the network has them."""
+        (before, before_type), (between, between_type), (after, after_type) = self._pair_frame
+        packed = pack([np.concatenate([before, a, between, b, after]) for a, b in pairs])
+        types = None
+        if pairs and self._types:
+            parts = [
+                (before_type, np.zeros(len(a), np.int32), between_type, np.ones(len(b), np.int32), after_type) for a, b in pairs
+            ]
+            types = np.concatenate([part for pair in parts for part in pair])
+        return Tokens(packed.ids, packed.offsets, types, dropped if dropped.any() else None)
 
     def count(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Tokens of each text, without special tokens and uncut: (texts,)."""
@@ -126,6 +168,16 @@ def clean(text: str) -> str:
     True
     """
     return text if text.isascii() else LONE_SURROGATES.sub("\ufffd", text)
+
+
+def window_starts(length: int, size: int) -> list[int]:
+    """Where windows of `size` tokens begin so that they cover `length` tokens and each shares a quarter with the next.
+
+    >>> window_starts(250, 100), window_starts(100, 100), window_starts(0, 100)
+    ([0, 75, 150], [0], [0])
+    """
+    last = max(0, length - size)
+    return [*range(0, last, size - size // 4), last]
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
