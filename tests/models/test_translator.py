@@ -255,6 +255,15 @@ def test_a_long_text_without_spaces_is_cut_too(folders: Callable[[str], Path]) -
     assert all(translator._count(("zincmayhelp" * 40 + "東京" * 40)[start:end]) <= translator._room for start, end in spans)
 
 
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_character_of_more_pieces_than_fit_goes_alone(opus: Path) -> None:
+    """U+FDFA is a whole phrase, 18 letters once normalised; nothing is halved for ever."""
+    translator = Translator(opus, threads=1, max_tokens=10)
+    assert translator._count("\ufdfa") > translator._room
+    assert translator._cut("\ufdfa\ufdfa\n\nPeace.") == [(0, 1), (1, 2), (4, 10)]
+
+
 def test_the_score_of_a_text_in_parts_is_the_mean_over_all_its_pieces(marian: Translator) -> None:
     parts = generate(marian, ["zinc may help.", "Does it?"])
     lengths = [len(part.pieces) + part.finished for part in parts]
@@ -333,6 +342,13 @@ def test_a_marian_prefix_is_a_language_that_the_vocabulary_has(folders: Callable
     assert translator._pieces.split(["zinc"], translator.prefix) == [[">>fra<<", "▁zinc"]]
     with pytest.raises(InputError, match=r"this model knows >>fra<<, not 'translate: '"):
         Translator(folders("marian"), prefix="translate: ")
+
+
+def test_a_model_for_several_languages_says_so_where_none_is_named(
+    folders: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    Translator(folders("marian"), threads=1)
+    assert "writes >>fra<<; it chooses one by itself unless `prefix` names it" in caplog.text
 
 
 # -- the cache -----------------------------------------------------------------------------------------------------------
@@ -490,6 +506,22 @@ def test_a_sentencepiece_model_of_another_checkpoint_is_refused(copied: Path) ->
     (copied / "source.spm").write_bytes(tiny.sentencepiece(listed, {"<unk>": 2, "<s>": 3, "</s>": 3}))
     with pytest.raises(ModelDamagedError, match=r"of the 43 pieces of .*source\.spm are not in the vocabulary"):
         Translator(copied)
+
+
+def test_weights_with_another_hash_than_the_hubs_are_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub's cache lays them out: a blob named by its hash, and a snapshot that links to it."""
+    cache = copied.parent / "hub"
+    store = cache / "models--tiny--marian"
+    (store / "blobs").mkdir(parents=True)
+    (store / "refs").mkdir()
+    (store / "refs" / "main").write_text("c0ffee", encoding="utf-8")
+    snapshot = Path(shutil.copytree(copied, store / "snapshots" / "c0ffee"))
+    blob = store / "blobs" / ("0" * 64)
+    (snapshot / "model.safetensors").rename(blob)
+    (snapshot / "model.safetensors").symlink_to(blob)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    with pytest.raises(ModelDamagedError, match="but tiny/marian has 0000"):
+        Translator("tiny/marian")
 
 
 def test_a_pickle_is_not_opened(copied: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -32,6 +33,8 @@ from twinrank.models.pieces import read_pieces
 from twinrank.models.runtime import Progress
 from twinrank.models.weights import read_json, weight_files
 from twinrank.text import Span, chunk, sentences
+
+log = logging.getLogger("twinrank")
 
 Split: TypeAlias = Literal["sentences", "length"]
 """Where a text is cut: after every sentence, or only where it is too long, and then into as few parts as hold it."""
@@ -135,8 +138,11 @@ class Translator:
         max_tokens: int | None = None,
         split: Split | None = None,
     ) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; at least 1 was expected.")
         found = hub.find_folder(model)
         config = _read_config(found, model)
+        self.threads = threads
         self.name = found.name
         self.family = str(config["model_type"])
         self.prefix = prefix or ""
@@ -161,13 +167,12 @@ class Translator:
         self.max_length = _read_max_length(generation, sizes.positions)
         """The most pieces of a translation where the caller gives no limit."""
         self.early_stopping = generation.get("early_stopping") is True
+        if not self.prefix and (languages := getattr(self._pieces, "languages", ())):
+            log.warning("%s writes %s; it chooses one by itself unless `prefix` names it", self.name, ", ".join(languages))
         key = _checkpoint_hash(found, self._pieces.files)
         settings = [key, self.prefix, self.max_tokens, self.split]
         self.fingerprint = f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}:{self.precision}"
         folder = converted(key, found.folder, config, sizes, self._pieces, self.precision)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}; at least 1 was expected.")
-        self.threads = threads
         self._network = engine.Translator(
             str(folder),
             device="cpu",
@@ -252,7 +257,7 @@ class Translator:
         stretch = text[start:end]
         if not stretch.strip():
             return
-        if len(stretch) <= self._room or self._count(stretch) <= self._room:
+        if len(stretch) == 1 or self._count(stretch) <= self._room:
             start += len(stretch) - len(stretch.lstrip())
             yield start, start + len(stretch.strip())
             return
@@ -387,8 +392,14 @@ def _read_prefixes(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _checkpoint_hash(found: hub.Found, files: Sequence[Path]) -> str:
-    """16 hex digits over everything that the conversion reads."""
-    sources = [*weight_files(found.folder), found.folder / "config.json", *files]
+    """16 hex digits over everything that the conversion reads; the weights are compared with their known hash, if any."""
+    weights = weight_files(found.folder)
+    if found.sha256 is not None and (actual := hub.file_hash(weights[0])) != found.sha256:
+        raise ModelDamagedError(
+            f"{weights[0]} has SHA-256 {actual}, but {found.name} has {found.sha256}: the file is damaged or another one. "
+            "Remove it and get the model again."
+        )
+    sources = [*weights, found.folder / "config.json", *files]
     return hashlib.sha256(json.dumps([LAYOUT, *map(hub.file_hash, sources)]).encode()).hexdigest()[:16]
 
 
