@@ -155,6 +155,16 @@ def test_score_and_rank_agree(home: Path, tiny_cross_encoder: Path) -> None:
     ]
 
 
+def test_translate_prints_a_line_a_text(home: Path, shared_models: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    subprocess.run([sys.executable, shared_models / "expand.py", home / "en-fr"], check=True, capture_output=True)
+    told = run("translate", "--model", "en-fr", stdin="The weather is beautiful outside.\nThank you.\n", cwd=home)
+    assert told.stdout.splitlines()[0] == "Le temps est beau dehors."
+    assert len(told.stdout.splitlines()) == 2
+    scored = json.loads(run("translate", "Thank you.", "--model", "en-fr", "--json", cwd=home).stdout)
+    assert scored[0]["finished"] is True
+
+
 def test_eval_measures_recipes_side_by_side_and_writes_a_run(home: Path, tiny_model: Path) -> None:
     data = home / "beir"
     (data / "qrels").mkdir(parents=True)

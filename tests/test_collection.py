@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinrank import Collection, Document, Recipe
+from twinrank import BiEncoder, Collection, Document, Recipe, TwinTower
 from twinrank.errors import (
     CollectionBusyError,
     CollectionError,
@@ -648,3 +648,33 @@ def test_similar_to_nothing_known_is_refused(things: Collection, arguments: dict
 def test_similar_without_vectors_says_how_to_get_them(notes: Collection) -> None:
     with pytest.raises(ModelMismatchError, match="rebuild --encode"):
         notes.similar("zinc")
+
+
+# -- other architectures -------------------------------------------------------------------------------------------------------
+
+
+def test_a_collection_encodes_documents_with_one_tower_and_queries_with_the_other(
+    make: Making, tiny_model: Path, other_tiny_model: Path, tmp_path: Path
+) -> None:
+    saved = TwinTower(query=other_tiny_model, document=tiny_model).save(tmp_path / "towers")
+    collection = make(model=str(saved), recipe="vectors")
+    collection.add(NOTES)
+    texts = [f"{note.get('title', '')} {note['text']}".strip() for note in NOTES]
+    cosines = BiEncoder(tiny_model).encode(texts) @ BiEncoder(other_tiny_model).encode(["a cold"])[0]
+    found = collection.search("a cold", k=4)
+    assert [hit.id for hit in found] == [str(NOTES[i]["id"]) for i in np.argsort(-cosines)]
+    assert found[0].score == pytest.approx(float(cosines.max()), abs=1e-4)
+
+
+def test_a_query_is_translated_into_the_documents_language_and_searched_in_both(
+    make: Making, shared_models: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ctranslate2")
+    subprocess.run([sys.executable, shared_models / "expand.py", tmp_path / "en-fr"], check=True, capture_output=True)
+    recipe = Recipe.parse(f'[words]\nlanguage = "french"\n[rewrite]\nmodel = {json.dumps(str(tmp_path / "en-fr"))}')
+    collection = make(recipe=recipe)
+    collection.add([{"id": "temps", "text": "Le temps est beau dehors."}, {"id": "chat", "text": "Le chat dort."}])
+    found = collection.search("The weather is beautiful outside.")
+    assert found[0].id == "temps"
+    assert "Le temps est beau dehors." in found.notes[0]
+    assert found.stages[0][0].startswith("rewrite ")

@@ -24,7 +24,7 @@ FLOORS = [
     {"readers", "store"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
-    {"ingest"},
+    {"ingest", "loaded"},
     {"derived"},
     {"collection"},
     {"evaluate"},

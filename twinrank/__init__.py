@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from twinrank.models.biencoder import BiEncoder
     from twinrank.models.crossencoder import CrossEncoder
     from twinrank.models.hub import DEFAULT_MODEL
+    from twinrank.models.translator import Translator
+    from twinrank.models.twintower import TwinTower
     from twinrank.recipe import Recipe
     from twinrank.search.results import Results
     from twinrank.types import Document, Hit
@@ -29,6 +31,8 @@ _HOMES = {
     "Hit": "twinrank.types",
     "Recipe": "twinrank.recipe",
     "Results": "twinrank.search.results",
+    "Translator": "twinrank.models.translator",
+    "TwinTower": "twinrank.models.twintower",
     "TwinrankError": "twinrank.errors",
 }
 
@@ -41,6 +45,8 @@ __all__ = [
     "Hit",
     "Recipe",
     "Results",
+    "Translator",
+    "TwinTower",
     "TwinrankError",
     "__version__",
 ]

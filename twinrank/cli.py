@@ -273,6 +273,29 @@ def rank(query: str, passages: tuple[str, ...], model: str, k: int, as_json: boo
         click.echo(f"{hit.rank:>3}  {hit.score:>8.4f}  {hit.text}")
 
 
+@twinrank.command()
+@click.argument("texts", nargs=-1)
+@click.option("--model", metavar="NAME", required=True, help="The encoder-decoder: a hub name or a folder (Marian, T5).")
+@click.option("--prefix", metavar="TEXT", help="A T5-like model's task, such as 'summarize: ', or a Marian target, '>>fra<<'.")
+@click.option("--beams", default=4, show_default=True, help="Translations kept while searching; 1 is greedy.")
+@json_option
+def translate(texts: tuple[str, ...], model: str, prefix: str | None, beams: int, as_json: bool) -> None:
+    """Translate TEXTS (or the lines of standard input), one result a line.
+
+    \b
+    twinrank translate "The weather is beautiful." --model Helsinki-NLP/opus-mt-en-fr
+    """
+    from twinrank import Translator
+
+    lines = list(texts) or _lines()
+    with _truncation_as_note():
+        translations = Translator(model, prefix=prefix).generate(lines, beams=beams)
+    if as_json:
+        _print_json([{"text": one.text, "score": one.score, "finished": one.finished} for one in translations])
+    for one in [] if as_json else translations:
+        click.echo(one.text)
+
+
 # -- measuring -----------------------------------------------------------------------------------------------------------------
 
 

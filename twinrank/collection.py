@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from twinrank.errors import CollectionError, ModelMismatchError, QueryError, Rec
 from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
 from twinrank.ingest import VIEW, AddReport, Ingest
+from twinrank.loaded import Loaded
 from twinrank.readers import documents, read
 from twinrank.recipe import NO_MODEL, Recipe
 from twinrank.search import filters
@@ -31,9 +31,7 @@ from twinrank.search.retrieve import IndexSource
 from twinrank.status import CheckReport, Status, ViewStatus
 from twinrank.store import FILE_NAME, FieldSummary, Store
 from twinrank.text import Analyzer, normalize
-from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Scorer, Vectors
-
-log = logging.getLogger("twinrank")
+from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Vectors
 
 RECIPE = "recipe.toml"
 WRITER_PATIENCE = 10.0
@@ -77,8 +75,7 @@ class Collection:
             self._keep_recipe()
         self.analyzer = Analyzer(chosen.words.language)
         self._derived = Derived(self.path / "index", self.store, self.analyzer, self.notices.append)
-        self._encoder: Encoder | None = None
-        self._scorers: dict[str, Scorer] = {}
+        self._loaded = Loaded(chosen)
         self._noted: set[str] = set()
         self._lock = threading.RLock()
 
@@ -212,7 +209,7 @@ class Collection:
         available = self.store.count_passages() if allowed is None else len(allowed)
         if available == 0:
             return Results(query, (), perf_counter() - started)
-        pipeline, notes = self._pipeline(words, vectors), list[str]()
+        pipeline = self._pipeline(words, vectors)
         ranking, trace = pipeline.run(text, allowed)
         hits = self._hits(ranking, k, trace)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
@@ -220,8 +217,10 @@ class Collection:
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
             hits = self._hits(_behind(ranking, pipeline.run_deeper(text, depth, allowed)), k, trace)
-        stages = tuple((traced.stage, traced.seconds) for traced in trace.stages)
-        return Results(query, hits, perf_counter() - started, stages, tuple(notes))
+        stages = [(traced.stage, traced.seconds) for traced in trace.stages]
+        if pipeline.rewrite is not None:
+            stages.insert(0, (pipeline.rewrite.name, trace.rewriting))
+        return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)))
 
     def similar(
         self,
@@ -329,9 +328,10 @@ class Collection:
         weights = recipe.fuse.weights
         fusion = Fusion(recipe.fuse.method, {"vectors": weights.vectors, "words": weights.words}, recipe.fuse.constant)
         rerank = [
-            Rerank(f"rerank {stage.model}", self._scorer(stage.model), self._texts, stage.candidates) for stage in recipe.rerank
+            Rerank(f"rerank {stage.model}", self._loaded.scorer(stage.model), self._texts, stage.candidates)
+            for stage in recipe.rerank
         ]
-        return Pipeline(sources, fusion, rerank)
+        return Pipeline(sources, fusion, rerank, self._loaded.rewrite)
 
     def _texts(self, keys: Keys) -> list[str]:
         return [passage.titled_text for passage in self.store.passages(keys)]
@@ -341,12 +341,7 @@ class Collection:
     @property
     def encoder(self) -> Encoder | None:
         """The recipe's encoder, opened when first asked for; None where the recipe has none."""
-        if self._encoder is None and self.recipe.encoder.model != NO_MODEL:
-            from twinrank.models.biencoder import BiEncoder
-
-            settings = self.recipe.encoder
-            self._encoder = BiEncoder(settings.model, precision=settings.precision)
-        return self._encoder
+        return self._loaded.encoder
 
     def _writing_encoder(self) -> Encoder | None:
         """The encoder, with its view there to take its vectors."""
@@ -402,13 +397,6 @@ class Collection:
         if notice not in self._noted:
             self._noted.add(notice)
             self.notices.append(notice)
-
-    def _scorer(self, model: str) -> Scorer:
-        if model not in self._scorers:
-            from twinrank.models.crossencoder import CrossEncoder
-
-            self._scorers[model] = CrossEncoder(model)
-        return self._scorers[model]
 
     # -- its state -------------------------------------------------------------------------------------------------------
 
@@ -471,6 +459,11 @@ def _check_query(query: str, k: int) -> str:
             "to find documents like a long text, ask with its title or its first paragraph"
         )
     return text
+
+
+def _notes(trace: Trace) -> Iterator[str]:
+    if trace.forms:
+        yield f"searched as: {' | '.join(trace.forms)}"
 
 
 def _model_of(fingerprint: str) -> str:

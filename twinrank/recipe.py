@@ -80,6 +80,13 @@ class FuseSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RewriteSettings:
+    model: str
+    prefix: str = ""
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class RerankSettings:
     model: str
     candidates: int = 50
@@ -99,6 +106,7 @@ class Recipe:
     retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
     fuse: FuseSettings = field(default_factory=FuseSettings)
     rerank: tuple[RerankSettings, ...] = ()
+    rewrite: RewriteSettings | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -131,6 +139,8 @@ class Recipe:
         blocks = []
         for name in ("encoder", "passages", "words", "retrieve", "fuse"):
             blocks.append(_table(f"[{name}]", getattr(self, name)))
+        if self.rewrite is not None:
+            blocks.append(_table("[rewrite]", self.rewrite))
         blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
         return "\n\n".join(blocks) + "\n"
 
@@ -157,6 +167,8 @@ def _toml_value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)  # a TOML basic string is a JSON string
     if isinstance(value, FuseWeights):
         return f"{{ vectors = {value.vectors!r}, words = {value.words!r} }}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return repr(value)
 
 
@@ -185,10 +197,11 @@ SUBTABLES: Mapping[tuple[type, str], type] = {
     (Recipe, "words"): WordSettings,
     (Recipe, "retrieve"): RetrieveSettings,
     (Recipe, "fuse"): FuseSettings,
+    (Recipe, "rewrite"): RewriteSettings,
     (FuseSettings, "weights"): FuseWeights,
 }
 
-SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float}
+SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def _value(kind: type, key: str, value: Any, where: str) -> Any:
@@ -204,7 +217,7 @@ def _value(kind: type, key: str, value: Any, where: str) -> Any:
     expected = SCALARS.get(annotation, str)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, expected) or isinstance(value, bool):
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise RecipeError(f"{where}: expected {expected.__name__}, got {value!r}")
     return value
 

@@ -214,10 +214,19 @@ class Tokens:
 class Encoder(Protocol):
     """Turns texts into vectors: `encode` is `embed(tokenize(texts))` plus a warning where tokens were dropped."""
 
-    name: str
-    fingerprint: str
-    dimension: int
-    max_tokens: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a document, special tokens included."""
+        ...
 
     def tokenize(self, texts: Sequence[str], *, side: Side = "document") -> Tokens: ...
 
@@ -234,7 +243,10 @@ class Encoder(Protocol):
 class Scorer(Protocol):
     """Scores pairs of query and passage; larger is more relevant."""
 
-    name: str
-    fingerprint: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Scores: ...

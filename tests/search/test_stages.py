@@ -15,6 +15,7 @@ from twinrank.search.fuse import Fusion, fuse_by_rank, fuse_by_score, spread
 from twinrank.search.pipeline import Pipeline
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource
+from twinrank.search.rewrite import Rewrite
 from twinrank.types import Keys, Ranking, Scores
 
 
@@ -148,3 +149,39 @@ def test_a_pipeline_reranks_what_was_fused() -> None:
     ranking, trace = pipeline(HALF, Table({1: 0.9, 2: 0.8}), Table({4: 7.0, 1: 1.0}), rerank=[stage]).run("query")
     assert ranking.keys.tolist() == [4, 2, 1]
     assert [traced.stage for traced in trace.stages] == ["vectors", "words", "fuse", "long"]
+
+
+def test_a_rewritten_query_is_searched_in_both_forms_and_reranked_in_the_new_one() -> None:
+    words = Table({1: 3.0, 2: 2.0})
+    asked: list[str] = []
+
+    def prepare(text: str) -> str:
+        asked.append(text)
+        return text
+
+    seen: list[str] = []
+
+    class Listening(Lengths):
+        def score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+            seen.extend(query for query, _ in pairs)
+            return super().score(pairs)
+
+    stage = Rerank("long", Listening(), lambda keys: [TEXTS[key] for key in keys.tolist()])
+    rewriting = Pipeline([(IndexSource("words", words, prepare), 2)], HALF, [stage], Rewrite("shout", str.upper))
+    ranking, trace = rewriting.run("honey")
+    assert asked == ["honey", "HONEY"]
+    assert trace.forms == ("honey", "HONEY")
+    assert [traced.stage for traced in trace.stages] == ["words 1", "words 2", "fuse", "long"]
+    assert set(seen) == {"HONEY"}
+    assert sorted(ranking.keys.tolist()) == [1, 2]
+
+
+def test_a_rewrite_that_changes_nothing_costs_no_second_search() -> None:
+    rewriting = Pipeline([(IndexSource("words", Table({1: 3.0}), str), 2)], HALF, (), Rewrite("same", str.lower))
+    _, trace = rewriting.run("honey")
+    assert [traced.stage for traced in trace.stages] == ["words"]
+
+
+def test_the_original_can_be_left_out() -> None:
+    assert Rewrite("shout", str.upper, keep=False)("honey") == ("HONEY",)
+    assert Rewrite("nothing", lambda query: " ", keep=False)("honey") == ("honey",)

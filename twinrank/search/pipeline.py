@@ -10,6 +10,7 @@ from typing import Any
 from twinrank.search.fuse import Fusion
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource, Source
+from twinrank.search.rewrite import Rewrite
 from twinrank.types import Keys, Ranking, StageScore
 
 
@@ -27,6 +28,10 @@ class Trace:
     """The stages of one search in their order; the last one's ranking is the answer."""
 
     stages: list[Traced] = field(default_factory=list)
+    forms: tuple[str, ...] = ()
+    """The forms in which a rewritten query was searched; none where it was searched as it came."""
+    rewriting: float = 0.0
+    """Seconds that rewriting took."""
 
     def scores(self, key: int) -> tuple[StageScore, ...]:
         """What every stage made of one passage."""
@@ -50,29 +55,42 @@ class Pipeline:
     sources: Sequence[tuple[IndexSource[Any], int]]
     fusion: Fusion
     rerank: Sequence[Rerank] = ()
+    rewrite: Rewrite | None = None
 
     def run(self, query: str, allowed: Keys | None = None) -> tuple[Ranking, Trace]:
         """Rank the candidates; the same ones, in the same order, however many of them are wanted in the end."""
         trace = Trace()
-        ranking = self._retrieve(query, 0, allowed, trace)
+        forms = self._forms(query, trace)
+        ranking = self._retrieve(forms, 0, allowed, trace)
         for stage in self.rerank:
             started = perf_counter()
-            ranking = stage(query, ranking)
+            ranking = stage(forms[-1], ranking)
             trace.stages.append(Traced(stage.name, ranking, perf_counter() - started))
         return ranking, trace
 
     def run_deeper(self, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
         """Retrieve and fuse at least `depth` candidates from each source, without reranking: what lies behind the answer."""
-        return self._retrieve(query, depth, allowed, Trace())
+        return self._retrieve(self._forms(query, Trace()), depth, allowed, Trace())
 
-    def _retrieve(self, query: str, depth: int, allowed: Keys | None, trace: Trace) -> Ranking:
+    def _forms(self, query: str, trace: Trace) -> tuple[str, ...]:
+        if self.rewrite is None:
+            return (query,)
+        started = perf_counter()
+        forms = self.rewrite(query)
+        trace.forms, trace.rewriting = forms, perf_counter() - started
+        return forms
+
+    def _retrieve(self, forms: Sequence[str], depth: int, allowed: Keys | None, trace: Trace) -> Ranking:
+        """Every source ranks every form of the query; all of these rankings are fused at once."""
         opened: list[Source] = []
-        for source, candidates in self.sources:
-            started = perf_counter()
-            asked = source.ask(query)
-            found = asked.find(max(candidates, depth), allowed)
-            opened.append(asked)
-            trace.stages.append(Traced(source.name, found, perf_counter() - started))
+        for number, form in enumerate(forms, start=1):
+            for source, candidates in self.sources:
+                started = perf_counter()
+                asked = source.ask(form)
+                found = asked.find(max(candidates, depth), allowed)
+                opened.append(asked)
+                name = source.name if len(forms) == 1 else f"{source.name} {number}"
+                trace.stages.append(Traced(name, found, perf_counter() - started))
         if len(opened) == 1:
             return trace.stages[0].ranking
         started = perf_counter()
