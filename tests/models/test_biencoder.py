@@ -308,6 +308,65 @@ def test_the_fingerprint_tells_settings_and_precision_apart(folder: Path, monkey
     assert BiEncoder(folder).fingerprint == base.fingerprint
 
 
+# -- duplicates -------------------------------------------------------------------------------------------------------------
+
+
+def test_duplicates_are_the_pairs_of_the_highest_cosine(encoder: BiEncoder) -> None:
+    texts = ["zinc may shorten a cold", "a piece of bread", "zinc may shorten a cold", "zinc may shorten colds", "what is it"]
+    vectors = BiEncoder(encoder.name, precision="fp32", normalize=False).encode(texts)
+    cosine = compare("cosine", vectors, vectors)
+    found = BiEncoder(encoder.name, precision="fp32", normalize=False).duplicates(texts, k=4)
+    assert (found[0].first, found[0].second) == (0, 2)
+    assert found[0].score == pytest.approx(1, abs=1e-6)
+    assert [pair.score for pair in found] == pytest.approx(sorted(cosine[np.triu_indices(5, 1)].tolist(), reverse=True)[:4])
+    assert [cosine[pair.first, pair.second] for pair in found] == pytest.approx([pair.score for pair in found])
+    assert encoder.duplicates(texts, threshold=0.9999) == [found[0]]
+    assert encoder.duplicates([]) == []
+    assert encoder.duplicates(["zinc"]) == []
+
+
+# -- prompts and metrics that checkpoints of the field state ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stated", "query", "document"),
+    [
+        ({"query": "query: ", "passage": "passage: "}, "query: ", "passage: "),  # e5, as newer copies state it
+        ({"query": "Represent this sentence for searching relevant passages: "}, "Represent this sentence", ""),  # bge
+        ({"query": "", "document": ""}, "", ""),  # gte, MiniLM
+        (
+            {"query": "search_query: ", "document": "search_document: ", "clustering": "x"},
+            "search_query: ",
+            "search_document: ",
+        ),
+        ({"query": "q ", "corpus": "c "}, "q ", "c "),
+    ],
+    ids=["e5", "bge", "gte", "nomic", "corpus"],
+)
+def test_prompts_of_well_known_checkpoints_are_read(
+    tiny: ModuleType, tmp_path: Path, stated: dict[str, str], query: str, document: str
+) -> None:
+    prompts = BiEncoder(tiny.write_bi_encoder(tmp_path / "m", prompts=stated)).prompts
+    assert prompts["query"].startswith(query)
+    assert bool(prompts["query"]) == bool(query)
+    assert prompts["document"] == document
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+def test_every_stated_metric_is_the_one_that_compares(tiny: ModuleType, tmp_path: Path, metric: str) -> None:
+    folder = tiny.write_bi_encoder(tmp_path / "m", prompts={}, normalize=False)
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    tiny.write_json(folder / "config_sentence_transformers.json", {**settings, "similarity_fn_name": metric})
+    encoder = BiEncoder(folder, precision="fp32")
+    a, b = encoder.encode(["zinc", "bread"])
+    by_hand = {
+        "cosine": a @ b / np.linalg.norm(a) / np.linalg.norm(b),
+        "dot": a @ b,
+        "euclidean": -np.linalg.norm(a - b),
+    }
+    assert encoder.similarity(a, b)[0, 0] == pytest.approx(by_hand[metric], rel=1e-4)
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from twinrank.models.router import TowerParts
 from twinrank.models.runtime import PrecisionChoice, Progress, open_network, run_network, settled_precision
 from twinrank.models.tokenizer import TextTokenizer
 from twinrank.models.trunk import Network, Pooling, Precision
+from twinrank.pairs import Duplicate, mine_pairs
 from twinrank.types import Scores, Side, Tokens, Vectors
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -163,6 +164,22 @@ class BiEncoder:
     def similarity(self, a: Vectors, b: Vectors) -> Scores:
         """How alike each of `a` is to each of `b`, larger is more: (a, b). Euclidean distances are given negative."""
         return compare(self.metric, np.atleast_2d(a), np.atleast_2d(b))
+
+    def duplicates(
+        self,
+        texts: Sequence[str],
+        *,
+        threshold: float | None = None,
+        k: int = 1000,
+        side: Side = "document",
+        progress: Progress | None = None,
+    ) -> list[Duplicate]:
+        """The likeliest duplicates and paraphrases: pairs of at least `threshold` in cosine, the best `k` of them, best first.
+
+        Every pair is compared, in blocks, once: 100,000 texts are five billion pairs. A threshold is a model's own;
+        `pairs.choose_threshold` finds it from labelled pairs.
+        """
+        return mine_pairs(normalize(self.encode(texts, side=side, progress=progress)), threshold=threshold, k=k)
 
     @property
     def _full_dimension(self) -> int:
