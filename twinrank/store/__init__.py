@@ -9,7 +9,16 @@ indexes and encoders only what changed; a key is never used twice.
 from __future__ import annotations
 
 from twinrank.store.database import FILE_NAME
-from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary, PreparedDocument, PreparedPassage, View
+from twinrank.store.records import (
+    ChangeKind,
+    DocumentInfo,
+    FieldKind,
+    FieldSummary,
+    PreparedDocument,
+    PreparedPassage,
+    View,
+    ViewKind,
+)
 from twinrank.store.store import Store
 
 __all__ = [
@@ -22,4 +31,5 @@ __all__ = [
     "PreparedPassage",
     "Store",
     "View",
+    "ViewKind",
 ]

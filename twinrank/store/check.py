@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from twinrank.errors import InputError
+from twinrank.store.records import View
 from twinrank.store.rows import document_checksum, passage_checksum, vector_checksum
-from twinrank.store.views import MISSING_VECTORS, read_views
+from twinrank.store.views import TABLES, missing_vectors, read_views
 from twinrank.store.writing import field_rows
 from twinrank.types import Document
 
@@ -44,16 +46,28 @@ def _document_problems(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _vector_problems(connection: sqlite3.Connection) -> Iterator[str]:
     views = {view.key: view for view in read_views(connection).values()}
-    for passage, key, dropped, checksum, blob in connection.execute("SELECT * FROM vectors"):
-        view = views.get(key)
-        if view is None:
-            continue  # a foreign key that is told above
-        vector = np.frombuffer(blob[: len(blob) // 4 * 4], dtype="<f4")
-        if vector_checksum(passage, blob, dropped) != checksum:
-            yield f"the vector of passage {passage} in view {view.name!r} differs from what was stored"
-        elif len(blob) != 4 * view.dimension or not np.isfinite(vector).all() or not vector.any():
-            yield f"the vector of passage {passage} in view {view.name!r} cannot be searched"
+    for kind, table in TABLES.items():
+        for passage, key, dropped, checksum, blob in connection.execute(f"SELECT * FROM {table}"):
+            view = views.get(key)
+            if view is None:
+                continue  # a foreign key that is told above
+            what = f"the {'vector' if kind == 'vector' else 'token vectors'} of passage {passage} in view {view.name!r}"
+            if vector_checksum(passage, blob, dropped) != checksum:
+                yield f"{what} differ{'s' if kind == 'vector' else ''} from what was stored"
+            elif view.kind != kind or not _can_be_searched(view, blob):
+                yield f"{what} cannot be searched"
     for view in views.values():
-        missing = connection.execute(f"SELECT count(*) {MISSING_VECTORS}", (0, view.key)).fetchone()[0]
+        missing = connection.execute(f"SELECT count(*) {missing_vectors(view)}", (0, view.key)).fetchone()[0]
         if missing and view.complete:
             yield f"view {view.name!r} lacks the vectors of {missing} passages"
+
+
+def _can_be_searched(view: View, blob: bytes) -> bool:
+    if view.kind == "vector":
+        vector = np.frombuffer(blob[: len(blob) // 4 * 4], dtype="<f4")
+        return len(blob) == 4 * view.dimension and bool(np.isfinite(vector).all() and vector.any())
+    try:
+        scales = view.codec.unpack([blob]).scales
+    except InputError:
+        return False
+    return bool(np.isfinite(scales).all() and (scales > 0).all())

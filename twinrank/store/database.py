@@ -62,6 +62,7 @@ CREATE INDEX passages_by_document ON passages(document, number);
 CREATE TABLE views(
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,      -- vector or tokens
     model TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     dimension INTEGER NOT NULL,
@@ -77,6 +78,15 @@ CREATE TABLE vectors(
     UNIQUE(passage, view)
 );
 CREATE INDEX vectors_truncated ON vectors(view, dropped) WHERE dropped > 0;
+CREATE TABLE tokens(         -- as vectors, in a table of its own: a row is some hundred times as large
+    passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE,
+    view INTEGER NOT NULL REFERENCES views,
+    dropped INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    vector BLOB NOT NULL,  -- the passage's token vectors, as twinrank.quantization writes them
+    UNIQUE(passage, view)
+);
+CREATE INDEX tokens_truncated ON tokens(view, dropped) WHERE dropped > 0;
 CREATE TABLE changes(sequence INTEGER PRIMARY KEY AUTOINCREMENT, passage INTEGER NOT NULL, kind TEXT NOT NULL);
 """
 

@@ -9,10 +9,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from twinrank.quantization import TokenCodec
 from twinrank.types import Document, Value
 
 ChangeKind: TypeAlias = Literal["add", "remove"]
 FieldKind: TypeAlias = Literal["number", "text", "boolean", "null"]
+ViewKind: TypeAlias = Literal["vector", "tokens"]
+"""What a view keeps of a passage: one vector, or one for each of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,8 @@ class PreparedPassage:
     end: int
     digest: str
     vectors: Mapping[str, tuple[npt.NDArray[np.float32] | None, int] | None] = field(default_factory=dict)
-    """View → (vector (dimension,), tokens dropped). Where it is None or missing, the vector of the document's passage of
-    the same digest is taken over."""
+    """View → (vector, tokens dropped); the vector is (dimension,), in a view of tokens (tokens, dimension). Where it is None
+    or missing, what the view keeps of the document's passage of the same digest is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,23 @@ class PreparedDocument:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is kept of one model's vectors: whose they are, and whether every passage has one."""
+    """What is kept of one model's vectors: whose they are, of what kind, and whether every passage has its own."""
 
     name: str
+    kind: ViewKind
     model: str
     fingerprint: str
     dimension: int
     settings: Mapping[str, Any]
+    """What the caller wants kept with it; of a view of tokens, `format` says how they are stored."""
     complete: bool
     """Once complete, a view stays so: `write` refuses passages without its vector."""
     key: int
+
+    @property
+    def codec(self) -> TokenCodec:
+        """How the vectors of a view of tokens become bytes."""
+        return TokenCodec(self.settings["format"], self.dimension)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,39 +11,56 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import CollectionError, InputError, ModelMismatchError, StorageError
+from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.store.documents import Documents
-from twinrank.store.records import View
-from twinrank.store.rows import as_json, as_list, listed, vector_checksum
+from twinrank.store.records import View, ViewKind
+from twinrank.store.rows import as_list, listed, vector_checksum
 from twinrank.types import Keys, Vectors
 
-MISSING_VECTORS = """FROM passages p WHERE p.key > ?
-    AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.passage = p.key AND v.view = ?)"""
-PASSAGES_WITHOUT_VECTOR = f'SELECT p.key, p.document, p.number, p.start, p."end" {MISSING_VECTORS} ORDER BY p.key LIMIT ?'
+TABLES: Mapping[ViewKind, str] = {"vector": "vectors", "tokens": "tokens"}
 
 
 class Views(Documents):
     """What is kept of models' vectors."""
 
     def add_view(
-        self, name: str, *, model: str, fingerprint: str, dimension: int, settings: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        model: str,
+        fingerprint: str,
+        dimension: int,
+        kind: ViewKind = "vector",
+        settings: Mapping[str, Any] | None = None,
     ) -> View:
         """Make room for a model's vectors; complete at once where there are no passages yet.
 
-        A view of that name is kept where its fingerprint and dimension are the same; otherwise raises ModelMismatchError.
+        A view of tokens says in its `settings` how they are stored: `{"format": "int8", …}`. A view of that name is kept where
+        its fingerprint, dimension and, of tokens, settings are the same; otherwise raises ModelMismatchError.
         """
+        given = json.loads(json.dumps(dict(settings or {})))
+        if kind == "tokens":
+            TokenCodec(given.get("format", ""), dimension)  # refuses an unknown format
         with self._writing() as connection:
             known = read_views(connection).get(name)
             if known is None:
                 complete = connection.execute("SELECT NOT EXISTS (SELECT 1 FROM passages)").fetchone()[0]
                 connection.execute(
-                    "INSERT INTO views(name, model, fingerprint, dimension, settings, complete) VALUES (?, ?, ?, ?, ?, ?)",
-                    (name, model, fingerprint, dimension, json.dumps(dict(settings or {})), complete),
+                    "INSERT INTO views(name, kind, model, fingerprint, dimension, settings, complete)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (name, kind, model, fingerprint, dimension, json.dumps(given), complete),
                 )
                 known = read_views(connection)[name]
-        if (known.fingerprint, known.dimension) != (fingerprint, dimension):
+        if (known.kind, known.fingerprint, known.dimension) != (kind, fingerprint, dimension):
             raise ModelMismatchError(
                 f"view {name!r} of {self.folder} was made by {known.model} ({known.fingerprint}, {known.dimension} dimensions)"
                 f", not by {model} ({fingerprint}, {dimension} dimensions)"
+                + ("" if known.kind == kind else f"; it is a view of kind {known.kind!r}, not {kind!r}")
+            )
+        if kind == "tokens" and known.settings != given:
+            raise ModelMismatchError(
+                f"view {name!r} of {self.folder} keeps its tokens by {dict(known.settings)}, not by {given}; "
+                "drop the view and encode anew"
             )
         return known
 
@@ -51,17 +68,19 @@ class Views(Documents):
         with self._reading() as connection:
             return read_views(connection)
 
-    def _view(self, name: str) -> View:
+    def _view(self, name: str, kind: ViewKind | None = None) -> View:
         views = self.views()
         if name not in views:
             raise CollectionError(f"{self.folder} has no view {name!r}; it has {listed(views)}")
+        if kind not in (None, views[name].kind):
+            raise CollectionError(f"view {name!r} of {self.folder} is of kind {views[name].kind!r}, not {kind!r}")
         return views[name]
 
     def complete_view(self, name: str) -> None:
         """Declare that every passage has a vector in this view; raises CollectionError where one lacks."""
         with self._writing() as connection:
             view = self._view(name)
-            missing = connection.execute(f"SELECT count(*) {MISSING_VECTORS}", (0, view.key)).fetchone()[0]
+            missing = connection.execute(f"SELECT count(*) {missing_vectors(view)}", (0, view.key)).fetchone()[0]
             if missing:
                 raise CollectionError(
                     f"view {name!r} is not complete: {missing} passages have no vector yet; encode them first"
@@ -72,99 +91,152 @@ class Views(Documents):
         """Forget a view and its vectors."""
         with self._writing() as connection:
             view = self._view(name)
-            connection.execute("DELETE FROM vectors WHERE view = ?", (view.key,))
+            connection.execute(f"DELETE FROM {TABLES[view.kind]} WHERE view = ?", (view.key,))
             connection.execute("DELETE FROM views WHERE key = ?", (view.key,))
 
     def passages_without_vectors(self, view: str, *, batch: int = 256) -> Iterator[tuple[Keys, list[str]]]:
         """The passages that are still to be encoded for `view`, in batches: (keys (n,), titled texts)."""
-        yield from self._batches_of_passages(PASSAGES_WITHOUT_VECTOR, (self._view(view).key,), batch)
+        known = self._view(view)
+        query = f'SELECT p.key, p.document, p.number, p.start, p."end" {missing_vectors(known)} ORDER BY p.key LIMIT ?'
+        yield from self._batches_of_passages(query, (known.key,), batch)
 
     def iterate_vectors(self, view: str, *, batch: int = 4096) -> Iterator[tuple[Keys, Vectors]]:
         """All vectors of a view by passage key, in batches: (keys (n,), vectors (n, dimension))."""
-        known = self._view(view)
-        query = "SELECT passage, vector FROM vectors WHERE passage > ? AND view = ? ORDER BY passage LIMIT ?"
+        known = self._view(view, "vector")
+        for keys, blobs in self._batches_of_blobs(known, batch):
+            yield keys, self._stack(blobs, known)
+
+    def iterate_tokens(self, view: str, *, batch: int = 256) -> Iterator[tuple[Keys, PackedTokens]]:
+        """All token vectors of a view by passage key, in batches, as they are stored: (keys (n,), tokens of n passages)."""
+        known = self._view(view, "tokens")
+        for keys, blobs in self._batches_of_blobs(known, batch):
+            yield keys, self._unpack(blobs, known)
+
+    def _batches_of_blobs(self, view: View, batch: int) -> Iterator[tuple[Keys, list[bytes]]]:
+        query = f"SELECT passage, vector FROM {TABLES[view.kind]} WHERE passage > ? AND view = ? ORDER BY passage LIMIT ?"
         last = 0
         while True:
             with self._reading() as connection:
-                rows = connection.execute(query, (last, known.key, batch)).fetchall()
+                rows = connection.execute(query, (last, view.key, batch)).fetchall()
             if not rows:
                 return
             last = rows[-1][0]
-            yield np.array([key for key, _ in rows], dtype=np.int64), self._stack([blob for _, blob in rows], known)
+            yield np.array([key for key, _ in rows], dtype=np.int64), [blob for _, blob in rows]
 
     def vectors(self, view: str, keys: npt.ArrayLike) -> Vectors:
         """The vectors of `keys` (n, dimension), in that order; raises InputError where one has none."""
-        known = self._view(view)
+        known = self._view(view, "vector")
+        return self._stack(self._blobs(known, as_list(keys)), known)
+
+    def tokens(self, view: str, keys: npt.ArrayLike) -> PackedTokens:
+        """The token vectors of `keys`, in that order, as they are stored; raises InputError where one has none."""
+        known = self._view(view, "tokens")
+        return self._unpack(self._blobs(known, as_list(keys)), known)
+
+    def _blobs(self, view: View, keys: list[int]) -> list[bytes]:
         query = (
-            "SELECT v.passage, v.vector FROM json_each(?) AS wanted JOIN vectors v ON v.passage = wanted.value AND v.view = ?"
+            f"SELECT v.passage, v.vector FROM json_each(?) AS wanted JOIN {TABLES[view.kind]} v"
+            " ON v.passage = wanted.value AND v.view = ?"
         )
         with self._reading() as connection:
-            found = dict(connection.execute(query, (as_json(keys), known.key)).fetchall())
-        wanted = as_list(keys)
-        missing = [key for key in wanted if key not in found]
+            found: dict[int, bytes] = dict(connection.execute(query, (json.dumps(keys), view.key)).fetchall())
+        missing = [key for key in keys if key not in found]
         if missing:
-            raise InputError(f"passage {missing[0]} has no vector in view {view!r} ({len(missing)} of {len(wanted)} have none)")
-        return self._stack([found[key] for key in wanted], known)
+            raise InputError(
+                f"passage {missing[0]} has no vector in view {view.name!r} ({len(missing)} of {len(keys)} have none)"
+            )
+        return [found[key] for key in keys]
 
     def _stack(self, blobs: Sequence[bytes], view: View) -> Vectors:
         if any(len(blob) != 4 * view.dimension for blob in blobs):
             raise StorageError(f"{self.path} is damaged: a vector of view {view.name!r} is not of {view.dimension} dimensions")
         return np.frombuffer(b"".join(blobs), dtype="<f4").astype(np.float32).reshape(len(blobs), view.dimension)
 
+    def _unpack(self, blobs: Sequence[bytes], view: View) -> PackedTokens:
+        try:
+            return view.codec.unpack(blobs)
+        except InputError as error:
+            raise StorageError(f"{self.path} is damaged: the tokens of a passage in view {view.name!r}: {error}") from error
+
     def set_vectors(self, view: str, keys: npt.ArrayLike, vectors: Vectors, dropped: npt.ArrayLike | None = None) -> None:
         """Put vectors (n, dimension) into a view, in one transaction; passages deleted meanwhile are passed over.
 
         In a complete view, which is being searched, each counts as a change.
         """
-        wanted = as_list(keys)
-        counts = [0] * len(wanted) if dropped is None else as_list(dropped)
+        self._set(self._view(view, "vector"), as_list(keys), vectors, dropped)
+
+    def set_tokens(
+        self, view: str, keys: npt.ArrayLike, tokens: Sequence[Vectors], dropped: npt.ArrayLike | None = None
+    ) -> None:
+        """As `set_vectors`, with the token vectors (tokens, dimension) of each passage; they are quantised here."""
+        self._set(self._view(view, "tokens"), as_list(keys), tokens, dropped)
+
+    def _set(self, view: View, keys: list[int], vectors: Sequence[Vectors] | Vectors, dropped: npt.ArrayLike | None) -> None:
+        counts = [0] * len(keys) if dropped is None else as_list(dropped)
+        if len(keys) != len(vectors):
+            raise InputError(f"{len(keys)} keys came with {len(vectors)} vectors")
+        blobs = view_blobs(view, vectors, [f"passage {key}" for key in keys])
         with self._writing() as connection:
-            known = self._view(view)
-            if len(wanted) != len(vectors):
-                raise InputError(f"{len(wanted)} keys came with {len(vectors)} vectors")
-            blobs = vector_blobs(known, vectors, [f"passage {key}" for key in wanted])
+            known = self._view(view.name, view.kind)
             # Within the transaction nobody deletes, and the dead are passed over.
             query = "SELECT p.key FROM json_each(?) AS wanted JOIN passages p ON p.key = wanted.value"
-            alive = {key for (key,) in connection.execute(query, (as_json(keys),))}
+            alive = {key for (key,) in connection.execute(query, (json.dumps(keys),))}
             rows = [
                 (key, known.key, count, vector_checksum(key, blob, count), blob)
-                for key, count, blob in zip(wanted, counts, blobs, strict=True)
+                for key, count, blob in zip(keys, counts, blobs, strict=True)
                 if key in alive
             ]
-            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany(f"INSERT OR REPLACE INTO {TABLES[view.kind]} VALUES (?, ?, ?, ?, ?)", rows)
             if known.complete:
                 connection.executemany("INSERT INTO changes(passage, kind) VALUES (?, 'add')", [(row[0],) for row in rows])
 
     def truncation(self, view: str) -> tuple[int, int]:
         """How many passages were too long for the view's model, and how many tokens were left out: (passages, tokens)."""
-        query = "SELECT count(*), coalesce(sum(dropped), 0) FROM vectors WHERE view = ? AND dropped > 0"
         known = self._view(view)
+        query = f"SELECT count(*), coalesce(sum(dropped), 0) FROM {TABLES[known.kind]} WHERE view = ? AND dropped > 0"
         with self._reading() as connection:
             passages, tokens = connection.execute(query, (known.key,)).fetchone()
         return passages, tokens
 
 
-def vector_blobs(view: View, vectors: Sequence[npt.NDArray[np.float32]] | Vectors, owners: Sequence[str]) -> list[bytes]:
+def missing_vectors(view: View) -> str:
+    """The passages after a key that have nothing in the view yet; asks for the two keys."""
+    return (
+        f"FROM passages p WHERE p.key > ? AND NOT EXISTS"
+        f" (SELECT 1 FROM {TABLES[view.kind]} v WHERE v.passage = p.key AND v.view = ?)"
+    )
+
+
+def view_blobs(view: View, vectors: Sequence[npt.NDArray[np.float32]] | Vectors, owners: Sequence[str]) -> list[bytes]:
     """Vectors as they are stored, after looking at each."""
     for owner, vector in zip(owners, vectors, strict=True):
-        if np.shape(vector) != (view.dimension,):
-            raise InputError(
-                f"{owner} came with a vector of shape {np.shape(vector)}; view {view.name!r} holds ({view.dimension},)"
-            )
-    matrix = np.ascontiguousarray(vectors, dtype="<f4").reshape(len(owners), view.dimension)
-    finite = np.isfinite(matrix).all(axis=1)  # (vectors,)
-    if not finite.all():
+        _check_vector(view, vector, owner)
+    if view.kind == "tokens":
+        return [view.codec.encode(vector) for vector in vectors]
+    return [np.ascontiguousarray(vector, dtype="<f4").tobytes() for vector in vectors]
+
+
+def _check_vector(view: View, vector: npt.NDArray[np.float32], owner: str) -> None:
+    came = f"{owner} came with a vector"
+    shape = np.shape(vector)
+    if view.kind == "vector" and shape != (view.dimension,):
+        raise InputError(f"{came} of shape {shape}; view {view.name!r} holds ({view.dimension},)")
+    if view.kind == "tokens" and (len(shape) != 2 or shape[1] != view.dimension or not shape[0]):
         raise InputError(
-            f"{owners[int(np.argmin(finite))]} came with a vector that holds NaN or infinity, for view {view.name!r}"
+            f"{owner} came with token vectors of shape {shape}; view {view.name!r} holds (tokens, {view.dimension}), "
+            "one token at least"
         )
-    zero = ~matrix.any(axis=1)
-    if zero.any():
-        raise InputError(
-            f"{owners[int(np.argmax(zero))]} came with a vector of zeros, for view {view.name!r}; it has no direction"
-        )
-    return [row.tobytes() for row in matrix]
+    if not np.isfinite(vector).all():
+        raise InputError(f"{came} that holds NaN or infinity, for view {view.name!r}")
+    if not np.any(vector, axis=-1).all():
+        raise InputError(f"{came} of zeros, for view {view.name!r}; it has no direction")
 
 
 def read_views(connection: sqlite3.Connection) -> dict[str, View]:
-    rows = connection.execute("SELECT name, model, fingerprint, dimension, settings, complete, key FROM views ORDER BY key")
-    return {row[0]: View(row[0], row[1], row[2], row[3], json.loads(row[4]), bool(row[5]), row[6]) for row in rows}
+    columns = "name, kind, model, fingerprint, dimension, settings, complete, key"
+    return {
+        name: View(name, kind, model, fingerprint, dimension, json.loads(settings), bool(complete), key)
+        for name, kind, model, fingerprint, dimension, settings, complete, key in connection.execute(
+            f"SELECT {columns} FROM views ORDER BY key"
+        )
+    }

@@ -14,7 +14,7 @@ from twinrank.errors import DocumentError, InputError
 from twinrank.store.conditions import kind_of
 from twinrank.store.records import FieldKind, PreparedDocument, PreparedPassage, View
 from twinrank.store.rows import Row, bad_text, document_checksum, last_key, listed, passage_checksum, select_in, vector_checksum
-from twinrank.store.views import vector_blobs
+from twinrank.store.views import TABLES, view_blobs
 from twinrank.types import Document
 
 
@@ -94,7 +94,7 @@ class Plan:
                 fresh = True
             elif passage.digest in originals:
                 if not kept:  # the same text once more: its twin's vector is copied
-                    self.copies.append((key, originals[passage.digest], view.key))
+                    self.copies.append((key, originals[passage.digest], view))
             elif view.complete:
                 raise InputError(f"{name} came without a vector for view {view.name!r}, which is complete")
         unknown = set(passage.vectors) - set(self.views)
@@ -124,25 +124,26 @@ class Plan:
             'INSERT INTO passages(document, number, start, "end", digest, checksum, key) VALUES (?, ?, ?, ?, ?, ?, ?)',
             self.new_passages,
         )
-        for key, original, view in self.copies:
-            self._copy_vector(key, original, view)
+        for key, original, of in self.copies:
+            self._copy_vector(key, original, of)
         for name, entries in self.vectors.items():
             view = self.views[name]
-            blobs = vector_blobs(view, [vector for _, vector, _, _ in entries], [owner for *_, owner in entries])
+            blobs = view_blobs(view, [vector for _, vector, _, _ in entries], [owner for *_, owner in entries])
             rows = [
                 (key, view.key, int(dropped), vector_checksum(key, blob, int(dropped)), blob)
                 for (key, _, dropped, _), blob in zip(entries, blobs, strict=True)
             ]
-            many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
+            many(f"INSERT OR REPLACE INTO {TABLES[view.kind]} VALUES (?, ?, ?, ?, ?)", rows)
         many("DELETE FROM passages WHERE key = ?", [(key,) for key in self.removed])
         many("INSERT INTO changes(passage, kind) VALUES (?, 'remove')", [(key,) for key in self.removed])
         many("INSERT INTO changes(passage, kind) VALUES (?, ?)", self.changes)
 
-    def _copy_vector(self, key: int, original: int, view: int) -> None:
-        query = "SELECT vector, dropped FROM vectors WHERE passage = ? AND view = ?"
-        for blob, dropped in self.connection.execute(query, (original, view)).fetchall():
-            row = (key, view, dropped, vector_checksum(key, blob, dropped), blob)
-            self.connection.execute("INSERT INTO vectors VALUES (?, ?, ?, ?, ?)", row)
+    def _copy_vector(self, key: int, original: int, view: View) -> None:
+        table = TABLES[view.kind]
+        query = f"SELECT vector, dropped FROM {table} WHERE passage = ? AND view = ?"
+        for blob, dropped in self.connection.execute(query, (original, view.key)).fetchall():
+            row = (key, view.key, dropped, vector_checksum(key, blob, dropped), blob)
+            self.connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", row)
 
     def _unstorable(self, error: Exception) -> str:
         if isinstance(error, sqlite3.DataError):
