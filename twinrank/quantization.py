@@ -183,6 +183,6 @@ class TokenCodec:
 def _rotation(dimension: int) -> npt.NDArray[np.float32]:
     """A random orthogonal matrix, the same one for ever: part of the format."""
     # The older generator, since it is the one whose numbers NumPy promises never to change.
-    normal = np.random.RandomState(ROTATION_SEED).standard_normal((dimension, dimension))  # noqa: NPY002
+    normal = np.random.RandomState(ROTATION_SEED).standard_normal((dimension, dimension))
     orthogonal, triangle = np.linalg.qr(normal)
     return np.ascontiguousarray(orthogonal * np.sign(np.diag(triangle)), dtype=np.float32)
