@@ -61,7 +61,7 @@ class BiEncoder:
         similarity: Metric | None = None,
         lazy: bool = False,
     ) -> None:
-        checkpoint = Checkpoint.find(model).require("BiEncoder").limited_to(max_tokens)
+        checkpoint = Checkpoint.find(model, "BiEncoder").limited_to(max_tokens)
         self.name = checkpoint.name
         self.pooling = _checked_pooling(pooling, checkpoint)
         self._steps = _steps(checkpoint, normalize)

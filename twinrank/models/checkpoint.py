@@ -77,25 +77,32 @@ class Checkpoint:
     """(dimensions, dimensions before): a linear map after the checkpoint's own steps, before their last normalisation."""
 
     @classmethod
-    def find(cls, model: str | os.PathLike[str] | Checkpoint = DEFAULT_MODEL, *, side: Side | None = None) -> Checkpoint:
+    def find(
+        cls,
+        model: str | os.PathLike[str] | Checkpoint = DEFAULT_MODEL,
+        kind: Kind | None = None,
+        *,
+        side: Side | None = None,
+    ) -> Checkpoint:
         """Find and read a checkpoint by folder or hub name; `hub.find_folder` tells where it is looked for.
 
-        Of a twin tower's folder, `side` says which tower. Raises ModelNotFoundError, ModelDamagedError (missing files, wrong
-        hash, files that contradict each other) and ModelUnsupportedError (a family, a file format or a module that is not run
-        here, or one that brings its own code).
+        One of another architecture than `kind` is refused. Of a twin tower's folder, `side` says which tower. Raises
+        ModelNotFoundError, ModelDamagedError (missing files, wrong hash, files that contradict each other) and
+        ModelUnsupportedError (a family, a file format or a module that is not run here, or one that brings its own code).
         """
         if isinstance(model, Checkpoint):
-            return model
+            return model if kind is None else model.require(kind)
         found = hub.find_folder(model)
         modules = read_modules(found.folder)
         if side is not None:
             require_kind(found.name, read_kind(found.folder, modules), "TwinTower")
             modules = route_modules(found.folder, modules, side)
-        kind = read_kind(found.folder, modules)
-        if kind in ("TwinTower", "Translator", "CLIP"):
-            raise ModelUnsupportedError(
-                f"{found.name} is a {kind}, not one encoder, and is opened as {HOW_TO_OPEN[kind].format(name=found.name)}."
-            )
+        actual = read_kind(found.folder, modules)
+        if kind is not None:
+            require_kind(found.name, actual, kind)
+        if actual in ("TwinTower", "Translator", "CLIP"):
+            way = HOW_TO_OPEN[actual].format(name=found.name)
+            raise ModelUnsupportedError(f"{found.name} is a {actual}, not one encoder, and is opened as {way}.")
         folder = next((module.folder for module in modules if module.type == "Transformer"), found.folder)
         config = read_json(folder / "config.json")
         settings = read_optional(found.folder / "config_sentence_transformers.json")
@@ -105,7 +112,7 @@ class Checkpoint:
         checkpoint = cls(
             name=found.name,
             folder=folder,
-            kind=kind,
+            kind=actual,
             family=family,
             shape=shape,
             config=config,

@@ -49,7 +49,7 @@ class CrossEncoder:
         activation: str | None = None,
         windows: bool = False,
     ) -> None:
-        checkpoint = Checkpoint.find(model).require("CrossEncoder").limited_to(max_tokens)
+        checkpoint = Checkpoint.find(model, "CrossEncoder").limited_to(max_tokens)
         if activation not in (None, "identity", "sigmoid"):
             raise InputError(
                 f"Unknown activation {activation!r}; choose identity or sigmoid, or None for the checkpoint's own."

@@ -16,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import InputError
-from twinrank.models import hub
 from twinrank.models.biencoder import BiEncoder, checked_side, compare, warn_truncated
 from twinrank.models.checkpoint import Checkpoint, Metric
-from twinrank.models.kinds import recognise, require_kind
 from twinrank.models.router import write_router
 from twinrank.models.runtime import PrecisionChoice, Progress
 from twinrank.types import Scores, Side, Tokens, Vectors
@@ -171,7 +169,6 @@ def _find_checkpoints(
     if model is not None:
         if query is not None or document is not None:
             raise InputError("Give either one folder that holds both towers, or `query` and `document`, not both.")
-        require_kind(hub.find_folder(model).name, recognise(model), "TwinTower")
         return {side: Checkpoint.find(model, side=side) for side in SIDES}
     given: dict[Side, str | os.PathLike[str] | Checkpoint] = {}
     if query is not None:
@@ -180,7 +177,7 @@ def _find_checkpoints(
         given["document"] = document
     if not given:
         raise InputError("A twin tower has two checkpoints: TwinTower(query=…, document=…), or a folder that holds both.")
-    return {side: Checkpoint.find(checkpoint).require("BiEncoder") for side, checkpoint in given.items()}
+    return {side: Checkpoint.find(checkpoint, "BiEncoder") for side, checkpoint in given.items()}
 
 
 def _on_side(checkpoints: Mapping[Side, Checkpoint], side: Side) -> Checkpoint:
