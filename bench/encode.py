@@ -74,7 +74,7 @@ def measure_speed(given: argparse.Namespace) -> None:
         attention_precision = "bf16" if path == "avx512-vnni-bf16" and given.precision != "fp32" else "fp32"
         attention_roof = native.roof(path, attention_precision, 0.5)
         print(
-            f"{checkpoint.name}, {given.threads} thread(s), medians of {given.rounds} interleaved rounds, path {path}; its roof,\n"
+            f"{checkpoint.name}, {given.threads} thread(s), medians of {given.rounds} interleaved rounds, path {path}; roof,\n"
             f"on registers alone: {roof / 1e9:.0f} GOP/s a core in {given.precision}, {attention_roof / 1e9:.0f} in attention"
         )
         for title, texts in tasks.items():
