@@ -43,11 +43,11 @@ def main() -> None:
         measure_quality(ours, name, given.data / name / "test.tsv", given.limit, (BEAMS, 1) if given.greedy else (BEAMS,))
     sources = list(read_pairs(given.data / SETS[0] / "test.tsv"))
     measure_speed(ours, given.checkpoint, sources[: given.sentences], given.threads, given.rounds)
+    whole = Translator(given.checkpoint, precision="fp32", threads=given.threads, split="length")  # as transformers reads them
     for name in SETS if given.agreement else ():
         sources = list(read_pairs(given.data / name / "test.tsv"))
-        measure_agreement(
-            ours["fp32"], given.checkpoint, name, sources[:: max(1, len(sources) // given.agreement)], given.threads
-        )
+        sources = sources[:: max(1, len(sources) // given.agreement)]
+        measure_agreement(whole, given.checkpoint, name, sources, given.threads)
 
 
 def read_pairs(file: Path) -> dict[str, list[str]]:
