@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ import pytest
 from twinrank.errors import ModelDamagedError, ModelNotFoundError
 from twinrank.models import hub
 from twinrank.models.checkpoint import Checkpoint
+from twinrank.models.twintower import TwinTower
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -80,6 +82,21 @@ def test_a_download_that_was_broken_off_does_not_count(tiny: ModuleType, tmp_pat
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(ModelNotFoundError):
         hub.find_folder("org/other")
+
+
+def test_a_twin_tower_is_found_in_the_cache_once_both_towers_are_there(tiny: ModuleType, tmp_path: Path, home: Path) -> None:
+    snapshot = fill_cache(home, "org/towers", tiny.write_twin_tower(tmp_path / "model"))
+    assert TwinTower("org/towers").name == "org/towers"
+    (snapshot / "document_0_Transformer" / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="org/towers"):
+        hub.find_folder("org/towers")
+
+
+def test_all_files_of_a_twin_tower_are_among_those_that_are_downloaded(tiny: ModuleType, tmp_path: Path) -> None:
+    folder = tiny.write_twin_tower(tmp_path / "model")
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    assert len(names) > 10
+    assert [name for name in names if not any(fnmatch(name, pattern) for pattern in hub.FILES)] == []
 
 
 def test_a_blob_that_is_not_what_its_name_says_is_refused(tiny: ModuleType, tmp_path: Path, home: Path) -> None:
@@ -169,6 +186,7 @@ def test_a_cache_folder_that_cannot_be_made_does_no_harm(tmp_path: Path, monkeyp
 ASK = """
 import sys
 from twinrank.models.checkpoint import Checkpoint
+from twinrank.models.twintower import TwinTower
 checkpoint = Checkpoint.find(sys.argv[1])
 print(checkpoint.folder)
 """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from twinrank.errors import ModelDamagedError, ModelUnsupportedError
-from twinrank.models.weights import Tensors
+from twinrank.models.weights import Tensors, write_tensors
 
 
 def write_raw(file: Path, header: object, data: bytes = b"") -> None:
@@ -136,3 +136,13 @@ def test_a_file_cut_off_in_the_middle_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ModelDamagedError, match="was the file cut off"):
         Tensors.open(tmp_path)
+
+
+def test_what_is_written_is_read_by_the_formats_own_library(tmp_path: Path) -> None:
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "bias": np.ones(3, np.float32)}
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    theirs = load_file(tmp_path / "model.safetensors")
+    assert theirs.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(theirs[name], tensor)
+        np.testing.assert_array_equal(Tensors.open(tmp_path).read(name, tensor.shape), tensor)
