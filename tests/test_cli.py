@@ -146,6 +146,13 @@ def test_encode_prints_one_vector_a_line_or_writes_an_array(home: Path, tiny_mod
     assert vectors.shape[0] == 2
 
 
+def test_duplicates_prints_pairs_best_first(home: Path, tiny_model: Path) -> None:
+    texts = "zinc may shorten a cold\nbread and water\nzinc may shorten a cold\n"
+    told = run("duplicates", "--model", str(tiny_model), "--threshold", "0.999", stdin=texts, cwd=home)
+    assert told.stdout == "1.0000\tzinc may shorten a cold\tzinc may shorten a cold\n"
+    assert "1 pairs of at least 0.999 among 3 texts" in told.stderr
+
+
 def test_score_and_rank_agree(home: Path, tiny_cross_encoder: Path) -> None:
     passages = ["zinc lozenges", "honey and a cough", "rest"]
     scores = json.loads(run("score", "a cough", *passages, "--model", str(tiny_cross_encoder), "--json", cwd=home).stdout)

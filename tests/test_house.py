@@ -28,6 +28,7 @@ FLOORS = [
     {"derived"},
     {"collection"},
     {"evaluate"},
+    {"show"},
     {"cli"},
 ]
 MAP = re.compile(r"(?<=<!-- map -->\n```\n).*?(?=```\n<!-- /map -->)", re.DOTALL)

@@ -7,20 +7,19 @@ import json
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from twinrank import __version__
-from twinrank.errors import TruncationWarning, TwinrankError
+from twinrank.errors import TwinrankError
+from twinrank.show import Bar, Bars, note, print_json, results_as_json, show_results, truncation_as_note
 
 if TYPE_CHECKING:
     from twinrank.collection import Collection
     from twinrank.ingest import AddReport
-    from twinrank.search.results import Results
 
 collection_option = click.option(
     "-c", "--collection", "folder", default=".twinrank", show_default=True, metavar="DIR", help="The collection's directory."
@@ -61,7 +60,7 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
         _add(collection, sources, as_json)
         if not as_json:
             place = "" if folder == ".twinrank" else f" -c {folder}"
-            _note(f'ask it: twinrank search "…"{place}')
+            note(f'ask it: twinrank search "…"{place}')
 
 
 @twinrank.command()
@@ -95,12 +94,12 @@ def search(query: str, folder: str, k: int, where: str | None, recipe: str | Non
     with _open(folder, recipe=recipe) as collection:
         results = collection.search(query, k, where=where)
         _tell(collection)
-        for note in results.notes:
-            _note(note)
+        for told in results.notes:
+            note(told)
         if as_json:
-            _print_json(_results_as_json(results, explain))
+            print_json(results_as_json(results, explain))
         else:
-            _show_results(collection, results, explain)
+            show_results(collection, results, explain)
 
 
 @twinrank.command()
@@ -123,9 +122,9 @@ def similar(
         results = collection.similar(ids, k, unlike=unlike, where=where, diversity=diversity)
         _tell(collection)
         if as_json:
-            _print_json(_results_as_json(results, explain=False))
+            print_json(results_as_json(results, explain=False))
         else:
-            _show_results(collection, results, explain=False)
+            show_results(collection, results, explain=False)
 
 
 @twinrank.command()
@@ -139,7 +138,7 @@ def get(ids: tuple[str, ...], folder: str, as_json: bool) -> None:
     missing = [identifier for identifier, document in zip(ids, found, strict=True) if document is None]
     documents = [dataclasses.asdict(document) for document in found if document is not None]
     if as_json:
-        _print_json(documents)
+        print_json(documents)
     for document in [] if as_json else documents:
         click.echo(f"{document['id']}  {document['title']}".rstrip())
         for name, value in document["fields"].items():
@@ -159,7 +158,7 @@ def delete(ids: tuple[str, ...], folder: str, as_json: bool) -> None:
         gone = collection.delete(ids)
     missing = [identifier for identifier in ids if identifier not in set(gone)]
     if as_json:
-        _print_json({"deleted": gone, "missing": missing})
+        print_json({"deleted": gone, "missing": missing})
     else:
         click.echo(f"{len(gone)} deleted" + (f", not there: {', '.join(missing)}" if missing else ""))
 
@@ -172,7 +171,7 @@ def status(folder: str, as_json: bool) -> None:
     with _open(folder) as collection:
         state = collection.status()
     if as_json:
-        _print_json(dataclasses.asdict(state))
+        print_json(dataclasses.asdict(state))
     else:
         click.echo(str(state))
 
@@ -185,7 +184,7 @@ def check(folder: str, as_json: bool) -> None:
     with _open(folder) as collection:
         report = collection.check()
     if as_json:
-        _print_json({"ok": report.ok, **dataclasses.asdict(report)})
+        print_json({"ok": report.ok, **dataclasses.asdict(report)})
     else:
         click.echo(str(report))
     if not report.ok:
@@ -205,7 +204,7 @@ def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) ->
     """
     if (recipe or model) and not encode:
         raise click.UsageError("--recipe and --model change what is stored, so they need --encode")
-    with _open(folder, recipe=recipe, model=model) as collection, _Bar("documents", len(collection) if encode else 0) as bar:
+    with _open(folder, recipe=recipe, model=model) as collection, Bar("documents", len(collection) if encode else 0) as bar:
         report = collection.rebuild(encode=encode, progress=bar.update)
         _tell(collection)
     click.echo(str(report) if report is not None else "the indexes were made anew", err=True)
@@ -226,14 +225,38 @@ def encode(texts: tuple[str, ...], model: str | None, side: Any, output: str | N
     from twinrank import DEFAULT_MODEL, BiEncoder
 
     lines = list(texts) or _lines()
-    with _truncation_as_note():
+    with truncation_as_note():
         vectors = BiEncoder(model or DEFAULT_MODEL).encode(lines, side=side)
     if output is not None:
         np.save(output, vectors)
-        _note(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} dimensions in {output}")
+        note(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} dimensions in {output}")
         return
     for vector in vectors:
         click.echo(json.dumps([round(float(value), 6) for value in vector]))
+
+
+@twinrank.command()
+@click.argument("texts", nargs=-1)
+@model_option
+@click.option("--threshold", type=float, default=0.9, show_default=True, help="The least cosine of a pair.")
+@click.option("-k", default=1000, show_default=True, help="How many pairs to show at most.")
+@json_option
+def duplicates(texts: tuple[str, ...], model: str | None, threshold: float, k: int, as_json: bool) -> None:
+    """Find duplicates and paraphrases among TEXTS (or the lines of standard input), every pair compared once.
+
+    \b
+    twinrank duplicates --threshold 0.85 < questions.txt
+    """
+    from twinrank import DEFAULT_MODEL, BiEncoder
+
+    lines = list(texts) or _lines()
+    with Bar("texts", len(lines)) as bar, truncation_as_note():
+        pairs = BiEncoder(model or DEFAULT_MODEL).duplicates(lines, threshold=threshold, k=k, progress=bar.reach)
+    if as_json:
+        print_json([{"score": pair.score, "first": lines[pair.first], "second": lines[pair.second]} for pair in pairs])
+    for pair in [] if as_json else pairs:
+        click.echo(f"{pair.score:.4f}\t{lines[pair.first]}\t{lines[pair.second]}")
+    note(f"{len(pairs):,} pairs of at least {threshold} among {len(lines):,} texts")
 
 
 @twinrank.command()
@@ -246,10 +269,10 @@ def score(query: str, passages: tuple[str, ...], model: str, as_json: bool) -> N
     from twinrank import CrossEncoder
 
     texts = list(passages) or _lines()
-    with _truncation_as_note():
+    with truncation_as_note():
         scores = CrossEncoder(model).score([(query, text) for text in texts]).tolist()
     if as_json:
-        _print_json(scores)
+        print_json(scores)
     for value in [] if as_json else scores:
         click.echo(f"{value:.6f}")
 
@@ -265,10 +288,10 @@ def rank(query: str, passages: tuple[str, ...], model: str, k: int, as_json: boo
     from twinrank import CrossEncoder
 
     texts = list(passages) or _lines()
-    with _truncation_as_note():
+    with truncation_as_note():
         hits = CrossEncoder(model).rank(query, texts, k=k)
     if as_json:
-        _print_json([{"rank": hit.rank, "score": hit.score, "text": hit.text} for hit in hits])
+        print_json([{"rank": hit.rank, "score": hit.score, "text": hit.text} for hit in hits])
     for hit in [] if as_json else hits:
         click.echo(f"{hit.rank:>3}  {hit.score:>8.4f}  {hit.text}")
 
@@ -288,10 +311,10 @@ def translate(texts: tuple[str, ...], model: str, prefix: str | None, beams: int
     from twinrank import Translator
 
     lines = list(texts) or _lines()
-    with _truncation_as_note():
+    with truncation_as_note():
         translations = Translator(model, prefix=prefix).generate(lines, beams=beams)
     if as_json:
-        _print_json([{"text": one.text, "score": one.score, "finished": one.finished} for one in translations])
+        print_json([{"text": one.text, "score": one.score, "finished": one.finished} for one in translations])
     for one in [] if as_json else translations:
         click.echo(one.text)
 
@@ -336,29 +359,29 @@ def eval_(
     chosen = {_recipe_name(name): Recipe.load(name) for name in recipes or ("hybrid",)}
     if model is not None:
         chosen = {name: recipe.with_model(model) for name, recipe in chosen.items()}
-    bars = _Bars({"documents": None, **{name: len(dataset.queries) for name in chosen}})
-    with bars, _truncation_as_note():
+    bars = Bars({"documents": None, **{name: len(dataset.queries) for name in chosen}})
+    with bars, truncation_as_note():
         experiment = experiments.evaluate(
             dataset,
             chosen,
             folder=None if folder is None else Path(folder),
             measures=measures or metrics.DEFAULT_MEASURES,
             progress=bars.update,
-            on_added=lambda added: _note(str(added)),
+            on_added=lambda added: note(str(added)),
         )
     if run_file is not None:
         name, outcome = list(experiment.outcomes.items())[-1]
         metrics.write_run(outcome.run, run_file, tag=f"twinrank-{name}")
-        _note(f"the rankings of {name} are in {run_file}")
+        note(f"the rankings of {name} are in {run_file}")
     if as_json:
-        _print_json(report.as_json(experiment, per_query=per_query))
+        print_json(report.as_json(experiment, per_query=per_query))
         return
     click.echo(report.table(experiment))
     if per_query:
         click.echo(report.per_query(experiment))
 
 
-# -- showing -------------------------------------------------------------------------------------------------------------------
+# -- below the commands -------------------------------------------------------------------------------------------------------
 
 
 def _open(folder: str, *, recipe: str | None = None, model: str | None = None, create: bool = False) -> Collection:
@@ -373,16 +396,16 @@ def _add(collection: Collection, sources: Sequence[str], as_json: bool) -> None:
     reports: list[AddReport] = []
     for source in sources:
         total = None if source == "-" else estimate(source)
-        with _Bar("documents", total) as bar:
+        with Bar("documents", total) as bar:
             reports.append(collection.add(_json_lines() if source == "-" else source, progress=bar.update))
     _tell(collection)
     if as_json:
-        _print_json([dataclasses.asdict(report) for report in reports])
+        print_json([dataclasses.asdict(report) for report in reports])
         return
     for report in reports:
         for problem in report.problems:
-            _note(f"{problem.kind}: {problem.path}: {problem.reason}")
-        _note(str(report))
+            note(f"{problem.kind}: {problem.path}: {problem.reason}")
+        note(str(report))
 
 
 def _json_lines() -> Iterator[Any]:
@@ -401,136 +424,12 @@ def _lines() -> list[str]:
 
 def _tell(collection: Collection) -> None:
     for notice in collection.notices:
-        _note(notice)
+        note(notice)
     collection.notices.clear()
-
-
-def _note(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _results_as_json(results: Results, explain: bool) -> dict[str, Any]:
-    hits = [dataclasses.asdict(hit) for hit in results]
-    for hit in hits:
-        if not explain:
-            del hit["stages"]
-    return {
-        "query": results.query,
-        "seconds": results.seconds,
-        "stages": [{"stage": name, "seconds": seconds} for name, seconds in results.stages],
-        "notes": list(results.notes),
-        "hits": hits,
-    }
-
-
-SNIPPET = 320
-"""Characters of a passage shown with a hit: about three lines."""
-
-
-def _show_results(collection: Collection, results: Results, explain: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    for hit in results:
-        marked = collection.marks(results.query, hit.text)
-        head = Text.assemble(f"{hit.rank:>2}  ", (f"{hit.score:.3f}  ", "green"), (hit.title or hit.id, "bold"))
-        console.print(head)
-        console.print(_snippet(hit.text, marked))
-        place = hit.id if hit.source in ("", hit.id) else f"{hit.id}  {hit.source}"
-        console.print(Text(f"    {place}", style="dim"))
-        if explain:
-            for stage in hit.stages:
-                found = "not found" if stage.rank is None else f"score {stage.score:.4f}, rank {stage.rank}"
-                console.print(Text(f"    {stage.stage}: {found}", style="cyan"))
-        console.print()
-    if not len(results):
-        console.print("nothing found")
-    milliseconds = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in results.stages)
-    times = f" ({milliseconds})" if explain and milliseconds else ""
-    _note(f"{len(results)} of {len(collection):,} documents in {1000 * results.seconds:.1f} ms{times}")
-
-
-def _snippet(passage: str, marked: Sequence[tuple[int, int]]) -> Any:
-    """The part of the passage with most of the query's words, those in bold."""
-    from rich.text import Text
-
-    from twinrank.search.explain import snippet
-
-    start, end = snippet(passage, marked, SNIPPET)
-    text = Text("    " + ("… " if start else ""))
-    shown = Text("".join(" " if character in "\r\n\t" else character for character in passage[start:end]))
-    for mark_start, mark_end in marked:
-        if mark_start >= start and mark_end <= end:
-            shown.stylize("bold yellow", mark_start - start, mark_end - start)
-    text.append_text(shown)
-    return text.append(" …" if end < len(passage) else "")
 
 
 def _recipe_name(recipe: str) -> str:
     return Path(recipe).stem if recipe.endswith(".toml") else recipe
-
-
-class _Bar:
-    """A progress bar with rate and time left on standard error, silent where that is no terminal."""
-
-    def __init__(self, name: str, total: int | None) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total or None, desc=name, unit="", disable=None, leave=False, file=sys.stderr)
-
-    def update(self, done: int) -> None:
-        self._bar.update(done)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
-class _Bars:
-    """One bar after the other, each opened when its work begins."""
-
-    def __init__(self, totals: dict[str, int | None]) -> None:
-        self._totals = totals
-        self._name = ""
-        self._bar: _Bar | None = None
-
-    def update(self, name: str, done: int) -> None:
-        if name != self._name:
-            self.__exit__()
-            self._name, self._bar = name, _Bar(name, self._totals.get(name))
-        assert self._bar is not None
-        self._bar.update(done)
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__()
-
-
-class _truncation_as_note(warnings.catch_warnings):  # noqa: N801
-    """Inside, what was cut off is said on standard error as a plain sentence."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("always", TruncationWarning)
-        show: Callable[..., None] = warnings.showwarning
-
-        def note(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
-            if issubclass(category, TruncationWarning):
-                _note(str(message))
-            else:
-                show(message, category, *rest, **options)
-
-        warnings.showwarning = note
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -542,10 +441,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        _note("interrupted")
+        note("interrupted")
         sys.exit(130)
     except TwinrankError as error:
-        _note(f"twinrank: {error}")
+        note(f"twinrank: {error}")
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
