@@ -447,7 +447,7 @@ def test_a_bert_checkpoint_is_refused_with_the_right_class(tiny_model: Path, tin
 
 
 def test_a_translator_opened_as_a_bi_encoder_is_refused_with_the_right_class(folders: Callable[[str], Path]) -> None:
-    with pytest.raises(ModelUnsupportedError, match="opened as Translator"):
+    with pytest.raises(ModelUnsupportedError, match=r"is a Translator, not a BiEncoder: open it as Translator\("):
         BiEncoder(folders("marian"))
 
 
