@@ -524,6 +524,27 @@ def test_weights_with_another_hash_than_the_hubs_are_refused(copied: Path, monke
         Translator("tiny/marian")
 
 
+def test_every_file_of_a_translator_is_asked_of_the_hub_and_a_download_without_one_is_no_snapshot(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fnmatch import fnmatch
+
+    from twinrank.models import hub
+
+    names = [path.name for path in copied.iterdir()]
+    assert [name for name in names if not any(fnmatch(name, pattern) for pattern in hub.FILES)] == []
+    store = copied.parent / "hub" / "models--tiny--marian"
+    (store / "refs").mkdir(parents=True)
+    (store / "refs" / "main").write_text("c0ffee", encoding="utf-8")
+    snapshot = Path(shutil.copytree(copied, store / "snapshots" / "c0ffee"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(store.parent))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.find_folder("tiny/marian").folder == snapshot
+    (snapshot / "source.spm").unlink()
+    with pytest.raises(ModelNotFoundError):
+        hub.find_folder("tiny/marian")
+
+
 def test_a_pickle_is_not_opened(copied: Path) -> None:
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
     with pytest.raises(ModelUnsupportedError, match="pickle"):

