@@ -124,7 +124,7 @@ def _write_all(folder: Path, towers: Mapping[Side, TowerParts], settings: Mappin
         names = _write_tower(folder, side, parts)
         structure[side] = names
         types |= {name: f"sentence_transformers.models.{name.rpartition('_')[2]}" for name in names}
-    parameters = {"default_route": "document", "allow_empty_key": True, "route_mappings": {}}
+    parameters = {"default_route": "document", "allow_empty_key": True}  # release 5 refuses names that it does not know
     _write_json(folder / SETTINGS, {"types": types, "structure": structure, "parameters": parameters})
     router = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}
     _write_json(folder / "modules.json", [router])
