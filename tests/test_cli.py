@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -160,6 +161,15 @@ def test_score_and_rank_agree(home: Path, tiny_cross_encoder: Path) -> None:
     assert [hit["text"] for hit in ranked] == [
         passage for _, passage in sorted(zip(scores, passages, strict=True), reverse=True)
     ]
+
+
+def test_classify_prints_every_label_with_its_probability(home: Path, tiny: ModuleType) -> None:
+    names = {"0": "contradiction", "1": "entailment", "2": "neutral"}
+    tiny.write_trunk(home / "nli", "bert", labels=3, id2label=names)
+    told = json.loads(run("classify", "zinc helps", "zinc shortens a cold", "--model", "nli", "--json", cwd=home).stdout)
+    assert set(told) == set(names.values())
+    assert sum(told.values()) == pytest.approx(1, abs=1e-5)
+    assert len(run("classify", "zinc helps", "zinc", "--model", "nli", cwd=home).stdout.splitlines()) == 3
 
 
 def test_translate_prints_a_line_a_text(home: Path, shared_models: Path) -> None:

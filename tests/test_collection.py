@@ -554,8 +554,10 @@ def test_truncated_tokens_are_counted_and_shown(make: Making, tiny_model: Path) 
     assert f"truncated: 1 passages, {report.dropped:,} tokens" in str(collection.status())
 
 
-def test_a_rerank_stage_takes_a_cross_encoder(make: Making, tiny_cross_encoder: Path) -> None:
-    recipe = dataclasses.replace(Recipe(), rerank=(RerankSettings(str(tiny_cross_encoder), candidates=2),)).with_model("none")
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_rerank_stage_takes_a_cross_encoder(make: Making, tiny_cross_encoder: Path, windows: bool) -> None:
+    stage = RerankSettings(str(tiny_cross_encoder), candidates=2, windows=windows)
+    recipe = dataclasses.replace(Recipe(), rerank=(stage,)).with_model("none")
     collection = make(recipe=recipe, model=None)
     collection.add(NOTES)
     found = collection.search("a cold and a cough", k=3)

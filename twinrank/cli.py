@@ -297,6 +297,29 @@ def rank(query: str, passages: tuple[str, ...], model: str, k: int, as_json: boo
 
 
 @twinrank.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--model", metavar="NAME", required=True, help="A cross-encoder of several classes: a hub name or a folder.")
+@json_option
+def classify(first: str, second: str, model: str, as_json: bool) -> None:
+    """Say how SECOND stands to FIRST: whether an answer follows from its passage, whether two texts say the same.
+
+    \b
+    twinrank classify "Zinc shortens a cold." "Zinc helps." --model cross-encoder/nli-MiniLM2-L6-H768
+    """
+    from twinrank import CrossEncoder
+
+    judge = CrossEncoder(model)
+    with truncation_as_note():
+        verdict = judge.classify([(first, second)])[0]
+    labelled = sorted(verdict.probabilities.items(), key=lambda pair: -pair[1])
+    if as_json:
+        print_json(dict(labelled))
+    for label, probability in [] if as_json else labelled:
+        click.echo(f"{probability:.4f}  {label}")
+
+
+@twinrank.command()
 @click.argument("texts", nargs=-1)
 @click.option("--model", metavar="NAME", required=True, help="The encoder-decoder: a hub name or a folder (Marian, T5).")
 @click.option("--prefix", metavar="TEXT", help="A T5-like model's task, such as 'summarize: ', or a Marian target, '>>fra<<'.")

@@ -328,7 +328,7 @@ class Collection:
         weights = recipe.fuse.weights
         fusion = Fusion(recipe.fuse.method, {"vectors": weights.vectors, "words": weights.words}, recipe.fuse.constant)
         rerank = [
-            Rerank(f"rerank {stage.model}", self._loaded.scorer(stage.model), self._texts, stage.candidates)
+            Rerank(f"rerank {stage.model}", self._loaded.scorer(stage), self._texts, stage.candidates)
             for stage in recipe.rerank
         ]
         return Pipeline(sources, fusion, rerank, self._loaded.rewrite)

@@ -31,7 +31,7 @@ AT_ONCE = 4096
 
 @contextmanager
 def one_at_a_time(lock: Path, patience: float, doing: str) -> Iterator[None]:
-    """Hold a lock file, which the kernel frees when its process dies; wait `patience` seconds, then raise CollectionBusyError."""
+    """Hold a lock file, which dies with its process; wait `patience` seconds for it, then raise CollectionBusyError."""
     try:
         with FileLock(lock).acquire(timeout=patience):
             yield

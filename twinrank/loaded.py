@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twinrank.recipe import NO_MODEL, Recipe
+from twinrank.recipe import NO_MODEL, Recipe, RerankSettings
 from twinrank.search.rewrite import Rewrite
 from twinrank.types import Encoder, Scorer
 
@@ -18,7 +18,7 @@ class Loaded:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._encoder: Encoder | None = None
-        self._scorers: dict[str, Scorer] = {}
+        self._scorers: dict[RerankSettings, Scorer] = {}
         self._translator: Translator | None = None
 
     @property
@@ -38,12 +38,12 @@ class Loaded:
                 self._encoder = BiEncoder(settings.model, precision=settings.precision)
         return self._encoder
 
-    def scorer(self, model: str) -> Scorer:
-        if model not in self._scorers:
+    def scorer(self, settings: RerankSettings) -> Scorer:
+        if settings not in self._scorers:
             from twinrank.models.crossencoder import CrossEncoder
 
-            self._scorers[model] = CrossEncoder(model)
-        return self._scorers[model]
+            self._scorers[settings] = CrossEncoder(settings.model, windows=settings.windows)
+        return self._scorers[settings]
 
     @property
     def rewrite(self) -> Rewrite | None:

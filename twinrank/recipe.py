@@ -90,6 +90,7 @@ class RewriteSettings:
 class RerankSettings:
     model: str
     candidates: int = 50
+    windows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

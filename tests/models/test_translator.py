@@ -625,3 +625,11 @@ def test_importing_and_opening_a_translator_loads_no_torch(folders: Callable[[st
         f"t.Translator({str(folders('marian'))!r}); assert 'ctranslate2' in sys.modules; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"XDG_CACHE_HOME": str(tmp_path), "PATH": ""})
+
+
+def test_twin_towers_are_refused_by_the_name_of_their_class(tiny_model: Path, tmp_path: Path) -> None:
+    from twinrank import TwinTower
+
+    saved = TwinTower(query=tiny_model, document=tiny_model).save(tmp_path / "towers")
+    with pytest.raises(ModelUnsupportedError, match="TwinTower"):
+        Translator(saved)

@@ -29,6 +29,7 @@ from twinrank.models.conversion import (
     read_suppressed,
     special_token,
 )
+from twinrank.models.kinds import read_kind, read_modules, require_kind
 from twinrank.models.pieces import read_pieces
 from twinrank.models.runtime import Progress
 from twinrank.models.weights import read_json, weight_files
@@ -366,6 +367,8 @@ def _warn_unfinished(translations: Sequence[Translation], max_length: int) -> No
 def _read_config(found: hub.Found, model: str | os.PathLike[str]) -> dict[str, Any]:
     """config.json of an encoder-decoder that is run here; else the error that names the right class."""
     file = found.folder / "config.json"
+    if not file.is_file():  # a router, or a folder of modules
+        require_kind(found.name, read_kind(found.folder, read_modules(found.folder)), "Translator")
     config = read_json(file)
     if config.get("auto_map"):
         raise ModelUnsupportedError(
