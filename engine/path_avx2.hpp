@@ -129,16 +129,17 @@ struct DotInt8 {
   static constexpr bool kScaled = true;
   static Sum zero() { return _mm256_setzero_si256(); }
   static Left left(const uint32_t* from) {
-    const uint32_t word = *from;
-    return {_mm256_set1_epi32(int32_t(word & 0x00ff00ffu)), _mm256_set1_epi32(int32_t((word >> 8) & 0x00ff00ffu))};
+    const __m256i bytes = _mm256_set1_epi32(int32_t(*from));
+    return {_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16(bytes, 8)};
   }
   static Right right(const uint32_t* from) {
     const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
     return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
   }
   static void add(Sum& sum, const Left& a, const Right& b) {
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a.even, b.even));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a.odd, b.odd));
+    __m256i product;
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a.even), "x"(b.even));
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a.odd), "x"(b.odd));
   }
 };
 #endif
