@@ -241,7 +241,7 @@ class Checkpoint:
                     f"{self.name}: a {module.type} over {settings['module_input_name']} is not run here."
                 )
             if module.type == "Dense":
-                steps.append(_read_dense(module, settings))
+                steps.append(read_dense(module, settings))
             elif module.type == "Normalize":
                 steps.append(Normalize())
             elif module.type not in ("Transformer", "Pooling", "Dropout"):
@@ -352,7 +352,7 @@ def _read_pooling(module: Module, checkpoint: Checkpoint) -> Pooling:
     return POOLING_MODES[modes[0]]
 
 
-def _read_dense(module: Module, settings: Mapping[str, Any]) -> Dense:
+def read_dense(module: Module, settings: Mapping[str, Any]) -> Dense:
     if settings.get("use_residual"):
         raise ModelUnsupportedError(f"{module.folder}: a Dense module with a residual is not run here.")
     try:

@@ -1,0 +1,57 @@
+"""Query expansion as ColBERT has it: mask tokens behind the query that see it, while nothing sees them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from twinrank.models.packing import take
+from twinrank.models.reference import Array, Group, ReferenceNetwork, _softmax
+from twinrank.models.trunk import Trunk
+from twinrank.types import Tokens, Vectors
+
+
+def run_expanded(trunk: Trunk, tokens: Tokens, expansion: int) -> Vectors:
+    """Hidden states (tokens, width), where the tokens `expansion` at a text's end see the others and are seen by none.
+
+    By NumPy in float32: the faster engines let every token see every other. A query of 32 tokens takes some 20 ms in a network
+    of 12 layers of 384.
+    """
+    states = np.empty((len(tokens.ids), trunk.shape.width), np.float32)
+    for number in range(len(tokens)):
+        text = take(tokens, np.array([number]))
+        network = _PartlySeen(trunk, seen_tokens(text.ids, expansion))
+        hidden = network.run(text, pooling=None, hidden=True).hidden
+        states[tokens.offsets[number] : tokens.offsets[number + 1]] = hidden
+    return states
+
+
+def seen_tokens(ids: np.ndarray, expansion: int) -> int:
+    """How many tokens stand before the expansion.
+
+    >>> seen_tokens(np.array([101, 7592, 103, 102, 103, 103]), 103)
+    4
+    """
+    real = np.flatnonzero(ids != expansion)
+    return int(real[-1]) + 1 if len(real) else len(ids)
+
+
+class _PartlySeen(ReferenceNetwork):
+    """Attention over the first `seen` tokens of one text alone."""
+
+    def __init__(self, trunk: Trunk, seen: int) -> None:
+        super().__init__(trunk)
+        self._seen = seen
+
+    def _attend(self, at: str, states: Array, groups: list[Group]) -> Array:
+        query, key, value = (self._linear(at + name, states) for name in ("query", "key", "value"))  # (tokens, width) each
+        query *= np.float32(1 / math.sqrt(self.shape.head_width))
+        context = np.empty_like(states)
+        (group,) = groups
+        q, k, v, out = (self._split_heads(array, group) for array in (query, key, value, context))
+        scores = q @ k[:, :, : self._seen].transpose(0, 1, 3, 2)  # (1, heads, tokens, seen)
+        if (bias := self._relative_bias(group.length)) is not None:
+            scores += bias[:, :, : self._seen]
+        out[...] = _softmax(scores) @ v[:, :, : self._seen]  # (1, heads, tokens, head width)
+        return context
