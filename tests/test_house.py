@@ -20,8 +20,8 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"text", "pairs"},
-    {"readers", "store"},
+    {"text", "pairs", "quantization"},
+    {"readers", "store", "maxsim"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"ingest", "loaded"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +35,37 @@ def score_packed(codec: TokenCodec, query: Vectors, parts: Iterable[PackedTokens
     prepared, taken_off = codec.prepare_query(_checked(query))  # (query, width), (query,)
     buffer = np.empty((0, codec.width), np.float32)
     scores = []
+    for pieces in _together(parts):
+        lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])  # (passages + 1,)
+        tokens = int(offsets[-1])
+        if tokens > len(buffer):
+            buffer = np.empty((max(tokens, TOKENS_AT_ONCE), codec.width), np.float32)
+        start = 0
+        for piece in pieces:
+            codec.expand(piece.codes, buffer[start : start + len(piece.codes)])
+            start += len(piece.codes)
+        similar = prepared @ buffer[:tokens].T  # (query, tokens)
+        similar -= taken_off[:, None]
+        similar *= np.concatenate([piece.scales for piece in pieces])
+        scores.append(_sum_of_best(similar, offsets))
+    return np.concatenate(scores) if scores else np.empty(0, np.float32)
+
+
+def _together(parts: Iterable[PackedTokens]) -> Iterator[list[PackedTokens]]:
+    """Runs of whole passages with at most TOKENS_AT_ONCE tokens, or one passage: large parts cut, small ones gathered."""
+    waiting: list[PackedTokens] = []
+    tokens = 0
     for part in parts:
         for first, last in _blocks(part.offsets):
             start, end = int(part.offsets[first]), int(part.offsets[last])
-            if end - start > len(buffer):
-                buffer = np.empty((max(end - start, TOKENS_AT_ONCE), codec.width), np.float32)
-            numbers = buffer[: end - start]
-            codec.expand(part.codes[start:end], numbers)
-            similar = prepared @ numbers.T  # (query, tokens)
-            similar -= taken_off[:, None]
-            similar *= part.scales[start:end]
-            scores.append(_sum_of_best(similar, part.offsets[first : last + 1] - start))
-    return np.concatenate(scores) if scores else np.empty(0, np.float32)
+            if waiting and tokens + end - start > TOKENS_AT_ONCE:
+                yield waiting
+                waiting, tokens = [], 0
+            waiting.append(PackedTokens(part.codes[start:end], part.scales[start:end], part.offsets[first : last + 1] - start))
+            tokens += end - start
+    if waiting:
+        yield waiting
 
 
 def _sum_of_best(similar: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]) -> Scores:
@@ -58,7 +77,7 @@ def _sum_of_best(similar: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64
     return scores
 
 
-def _blocks(offsets: npt.NDArray[np.int64]) -> Iterable[tuple[int, int]]:
+def _blocks(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """(first, last) of runs of passages with at most TOKENS_AT_ONCE tokens, or one passage."""
     first, count = 0, len(offsets) - 1
     while first < count:
