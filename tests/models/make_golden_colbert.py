@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-import tiny  # noqa: E402
-import tiny_colbert  # noqa: E402
-import torch  # noqa: E402
-from sentence_transformers import MultiVectorEncoder  # noqa: E402
-from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling  # noqa: E402
 
 
 def main() -> None:
+    # Here, so that a run of the tests, which looks into every file, asks for none of them.
+    sys.path.insert(0, str(HERE))
+    import tiny
+    import tiny_colbert
+    import torch
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
     golden: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for layout in tiny_colbert.LAYOUTS:

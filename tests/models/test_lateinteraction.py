@@ -20,6 +20,7 @@ from twinrank.models import native
 from twinrank.models.biencoder import BiEncoder
 from twinrank.models.lateinteraction import LateInteraction
 from twinrank.models.trunk import Precision
+from twinrank.quantization import TokenCodec, TokenFormat
 from twinrank.types import Scorer
 
 HERE = Path(__file__).resolve().parent
@@ -221,6 +222,26 @@ def test_token_pooling_stores_fewer_vectors(tiny_model: Path) -> None:
     assert len(pooled.encode([text], side="query")[0]) == 11
     np.testing.assert_allclose(np.linalg.norm(pooled.encode([text])[0], axis=1), 1, atol=1e-5)
     assert plain.fingerprint != pooled.fingerprint
+
+
+@pytest.mark.data
+def test_real_weights_rank_by_the_word_that_the_query_asks_for(minilm_folder: Path) -> None:
+    model = LateInteraction(minilm_folder, threads=1)
+    passages = ["The museum opens at nine.", "Honey eases a cough.", "Zinc lozenges shortened the common cold by a third."]
+    assert model.rank("does zinc help against colds?", passages)[0].id == "2"
+    vectors = model.encode(passages)
+    assert [one.shape for one in vectors] == [(5, 384), (5, 384), (11, 384)]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("format", "lost"), [("int8", 0.002), ("int4", 0.015)])
+def test_quantising_real_token_vectors_loses_little(minilm_folder: Path, format: TokenFormat, lost: float) -> None:
+    """Of a dot product between two tokens, on average."""
+    model = LateInteraction(minilm_folder, threads=1)
+    text = "Zinc lozenges shortened the common cold by a third, and honey eases a cough of the museum's guards at nine."
+    vectors, codec = model.encode([text])[0], TokenCodec(format, 384)
+    back = codec.decode(codec.encode(vectors))
+    assert np.abs(vectors @ back.T - vectors @ vectors.T).mean() < lost
 
 
 # What tells models apart, and what is refused

@@ -20,17 +20,27 @@ SEED = 20245
 
 @dataclass(frozen=True)
 class FixedEncoder:
-    """`repetitions` times `2 ** planes` buckets of `projected` numbers: with the defaults 2,560, kept in a byte each."""
+    """`repetitions` times `2 ** planes` buckets of `projected` numbers: with the defaults 2,560, kept in a byte each.
+
+    The paper's experiments have more planes; over the token vectors of all-MiniLM-L6, which was not trained for MaxSim, few
+    wide buckets lose less: of scifact's true ten best, among 2,500 abstracts, 200 candidates hold .97 with 2 planes of 32
+    numbers, .95 with 3 of 16, .93 with 4 of 8, .86 with 5 of 4.
+    """
 
     dimension: int
     repetitions: int = 20
-    planes: int = 4
-    projected: int = 8
+    planes: int = 2
+    projected: int = 32
 
     @property
     def size(self) -> int:
         """Numbers of an encoding."""
         return self.repetitions * self.buckets * self.projected
+
+    @property
+    def name(self) -> str:
+        """What must be the same of a query's encoding and a passage's."""
+        return f"{self.repetitions} times {self.planes} planes, {self.projected} numbers"
 
     @property
     def buckets(self) -> int:

@@ -238,8 +238,8 @@ class MultiVectorIndex:
 
 def _map(path: Path) -> TokenFile:
     file = map_tokens(path)
-    if file.encodings is not None and file.encodings.shape[1] != (size := FixedEncoder(file.codec.dimension).size):
-        raise IndexDamagedError(f"{path} holds encodings of {file.encodings.shape[1]} numbers; of {size} are searched")
+    if file.encodings is not None and file.encoder != (wanted := FixedEncoder(file.codec.dimension).name):
+        raise IndexDamagedError(f"{path} holds encodings of another make ({file.encoder}, not {wanted})")
     return file
 
 

@@ -38,6 +38,8 @@ class TokenFile:
     sequence: int
     keys: Keys  # (passages,), ascending
     tokens: PackedTokens
+    encoder: str
+    """What made the encodings, by name."""
     encodings: npt.NDArray[np.int8] | None  # (passages, size)
     encoding_scales: npt.NDArray[np.float32]  # (passages,), or nothing
     blocks: npt.NDArray[np.int64]  # (blocks, 3): passages, checksum of the codes, of the encodings
@@ -128,6 +130,7 @@ def _write(
         "passages": len(offsets) - 1,
         "tokens": int(offsets[-1]),
         "encoding": encoder.size if encoded else 0,
+        "encoder": encoder.name,
         "blocks": len(blocks),
         "tail": zlib.crc32(tail),
     }
@@ -187,6 +190,7 @@ def map_tokens(path: Path) -> TokenFile:
         sequence=header["sequence"],
         keys=keys.astype(np.int64),
         tokens=PackedTokens(codes, scales.astype(np.float32), offsets.astype(np.int64)),
+        encoder=header["encoder"],
         encodings=encodings,
         encoding_scales=encoding_scales.astype(np.float32),
         blocks=np.frombuffer(tail, "<i8", offset=start).astype(np.int64).reshape(-1, 3),

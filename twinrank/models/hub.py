@@ -31,6 +31,7 @@ FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
+    "artifact.metadata",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",
