@@ -48,7 +48,7 @@ SEARCHES = (
 
 
 def documents() -> list[Document]:
-    """Every public docstring of the standard library, of modules, classes, functions and methods, and the language reference."""
+    """Every public docstring of the standard library, and the chapters of the language reference."""
     found = {document.id: document for document in [*reference_documents(), *compiled_documents()]}
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twinrank.models.biencoder import BiEncoder
     from twinrank.models.crossencoder import CrossEncoder
     from twinrank.models.hub import DEFAULT_MODEL
+    from twinrank.models.lateinteraction import LateInteraction
     from twinrank.models.translator import Translator
     from twinrank.models.twintower import TwinTower
     from twinrank.recipe import Recipe
@@ -29,6 +30,7 @@ _HOMES = {
     "DEFAULT_MODEL": "twinrank.models.hub",
     "Document": "twinrank.types",
     "Hit": "twinrank.types",
+    "LateInteraction": "twinrank.models.lateinteraction",
     "Recipe": "twinrank.recipe",
     "Results": "twinrank.search.results",
     "Translator": "twinrank.models.translator",
@@ -43,6 +45,7 @@ __all__ = [
     "CrossEncoder",
     "Document",
     "Hit",
+    "LateInteraction",
     "Recipe",
     "Results",
     "Translator",
