@@ -111,6 +111,8 @@ def compiled_document(name: str, thing: object, module: str) -> Iterator[Documen
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("python-docs.twinrank")
+    if folder.exists() and not (folder / "store.db").exists():
+        sys.exit(f"{folder} is there and is no collection; name another place")
     shutil.rmtree(folder, ignore_errors=True)
     print(f"Reading the docstrings of Python {platform.python_version()}'s standard library …", flush=True)
     found = documents()

@@ -208,3 +208,25 @@ def test_eval_measures_recipes_side_by_side_and_writes_a_run(home: Path, tiny_mo
 def test_what_a_command_made_python_opens(home: Path) -> None:
     with Collection(home / ".twinrank") as collection:
         assert len(collection) == 2
+
+
+def test_a_place_that_is_not_there_makes_no_collection_and_reads_nothing(home: Path) -> None:
+    told = run("index", "docs", "nowhere", "-c", "fresh", "--model", "none", cwd=home)
+    assert told.returncode == 1
+    assert "nowhere" in told.stderr
+    assert not (home / "fresh").exists()
+
+
+def test_the_demo_deletes_no_folder_that_is_no_collection(home: Path) -> None:
+    demo = Path(__file__).resolve().parents[1] / "examples" / "01_python_docs.py"
+    told = subprocess.run([sys.executable, demo, home / "docs"], capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "no collection" in told.stderr
+    assert (home / "docs" / "zinc.md").exists()
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(home: Path, tiny_model: Path) -> None:
+    told = run("encode", "text", "--model", str(tiny_model), "-o", "no/such/folder/v.npy", cwd=home)
+    assert told.returncode == 1
+    assert "no/such/folder/v.npy" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from twinrank.errors import (
     DocumentError,
     FilterError,
     ModelMismatchError,
+    ModelNotFoundError,
     QueryError,
     RecipeError,
 )
@@ -680,3 +682,73 @@ def test_a_query_is_translated_into_the_documents_language_and_searched_in_both(
     assert found[0].id == "temps"
     assert "Le temps est beau dehors." in found.notes[0]
     assert found.stages[0][0].startswith("rewrite ")
+
+
+# -- what a stranger met -------------------------------------------------------------------------------------------------------
+
+
+def test_searches_go_on_beside_writes_and_deletes(make: Making) -> None:
+    collection, other = make(), make()
+    collection.add({"id": str(number), "text": f"word{number} common"} for number in range(300))
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                collection.search("common", k=200)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for start in range(0, 300, 10):
+        other.delete([str(number) for number in range(start, start + 10)])
+        other.add([{"id": f"new{start}", "text": "common again"}])
+    done.set()
+    thread.join()
+    assert failed == []
+
+
+def test_a_passage_deleted_after_the_indexes_were_asked_is_left_out(make: Making, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, other = make(), make()
+    collection.add([{"id": "a", "text": "common one"}, {"id": "b", "text": "common two"}])
+    refresh = collection._derived.refresh
+
+    def late() -> object:
+        indexes = refresh()
+        other.delete("a")
+        return indexes
+
+    monkeypatch.setattr(collection._derived, "refresh", late)
+    assert [hit.id for hit in collection.search("common")] == ["b"]
+
+
+@pytest.mark.parametrize("options", [{"model": "./no/such-model"}, {"recipe": Recipe.parse('[words]\nlanguage = "klingon"')}])
+def test_a_first_opening_that_fails_leaves_nothing_behind(make: Making, tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises((ModelNotFoundError, RecipeError)):
+        make("fresh", **options)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_a_file_that_takes_the_id_of_another_folders_is_named(make: Making, tmp_path: Path) -> None:
+    collection = make()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"This is folder {name}.")
+    assert collection.add(tmp_path / "one").problems == []
+    told = collection.add(tmp_path / "two").problems
+    assert "replaced it" in told[0].reason
+    assert "one" in told[0].reason
+
+
+def test_another_encoder_of_another_limit_cuts_every_document_again(make: Making, tiny: ModuleType, tmp_path: Path) -> None:
+    short = tiny.write_bi_encoder(tmp_path / "short", seed=9)
+    settings = json.loads((short / "sentence_bert_config.json").read_text())
+    (short / "sentence_bert_config.json").write_text(json.dumps({**settings, "max_seq_length": 32}))
+    long = tiny.write_bi_encoder(tmp_path / "long", seed=10)
+    collection = make(model=str(short))
+    collection.add({"id": "a", "text": "zinc may shorten a cold. " * 20})
+    before = collection.status().passages
+    make(model=str(long)).rebuild(encode=True)
+    assert 0 < collection.status().passages < before

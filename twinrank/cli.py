@@ -56,6 +56,7 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
     \b
     twinrank index notes/ manual.pdf -c notes.twinrank
     """
+    _check_sources(sources)
     with _open(folder, recipe=recipe, model=model, create=True) as collection:
         _add(collection, sources, as_json)
         if not as_json:
@@ -73,6 +74,7 @@ def add(sources: tuple[str, ...], folder: str, as_json: bool) -> None:
     \b
     echo '{"id": "a1", "text": "Zinc may shorten a cold."}' | twinrank add -
     """
+    _check_sources(sources)
     with _open(folder) as collection:
         _add(collection, sources, as_json)
 
@@ -91,7 +93,7 @@ def search(query: str, folder: str, k: int, where: str | None, recipe: str | Non
     \b
     twinrank search "merge two sorted lists" -k 3 --where "kind = 'function'" --explain
     """
-    with _open(folder, recipe=recipe) as collection:
+    with _open(folder, recipe=recipe) as collection, truncation_as_note():
         results = collection.search(query, k, where=where)
         _tell(collection)
         for told in results.notes:
@@ -392,16 +394,16 @@ def eval_(
             progress=bars.update,
             on_added=lambda added: note(str(added)),
         )
+    if as_json:
+        print_json(report.as_json(experiment, per_query=per_query))
+    else:
+        click.echo(report.table(experiment))
+    if per_query and not as_json:
+        click.echo(report.per_query(experiment))
     if run_file is not None:
         name, outcome = list(experiment.outcomes.items())[-1]
         metrics.write_run(outcome.run, run_file, tag=f"twinrank-{name}")
         note(f"the rankings of {name} are in {run_file}")
-    if as_json:
-        print_json(report.as_json(experiment, per_query=per_query))
-        return
-    click.echo(report.table(experiment))
-    if per_query:
-        click.echo(report.per_query(experiment))
 
 
 # -- below the commands -------------------------------------------------------------------------------------------------------
@@ -411,6 +413,15 @@ def _open(folder: str, *, recipe: str | None = None, model: str | None = None, c
     from twinrank.collection import Collection
 
     return Collection(folder, recipe=recipe, model=model, create=create)
+
+
+def _check_sources(sources: Sequence[str]) -> None:
+    """A path that is not there is told before any other is read, and before a collection is made."""
+    from twinrank.readers import read
+
+    for source in sources:
+        if source != "-":
+            read(source)
 
 
 def _add(collection: Collection, sources: Sequence[str], as_json: bool) -> None:
@@ -472,6 +483,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        note(f"twinrank: {error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

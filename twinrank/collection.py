@@ -67,15 +67,17 @@ class Collection:
         self.path = Path(path)
         known = _is_collection(self.path, create)
         chosen = self._choose_recipe(recipe, model)
-        self.store = Store.open(self.path, create=not known)
         self.recipe = chosen
+        self.analyzer = Analyzer(chosen.words.language)
+        self._loaded = Loaded(chosen)
+        if not known:
+            _ = self._loaded.encoder  # a model that is not there is told before anything is made
+        self.store = Store.open(self.path, create=not known)
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
             self._keep_recipe()
-        self.analyzer = Analyzer(chosen.words.language)
         self._derived = Derived(self.path / "index", self.store, self.analyzer, self.notices.append)
-        self._loaded = Loaded(chosen)
         self._noted: set[str] = set()
         self._lock = threading.RLock()
 
@@ -285,10 +287,13 @@ class Collection:
             ranking = ranking.top(int((ranking.scores >= ranking.scores[k - 1]).nonzero()[0][-1]) + 1)
         keys, scores = ranking.keys, ranking.scores
         info = self.store.document_info(keys)
-        order = sorted(range(len(keys)), key=lambda i: (scores[i], info[int(keys[i])].id), reverse=True)[:k]
-        passages = self.store.passages(keys[order])
+        stored = {passage.key: passage for passage in self.store.passages(keys)}
+        # What somebody deleted since the indexes were asked is in neither.
+        there = [i for i, key in enumerate(keys.tolist()) if key in info and key in stored]
+        order = sorted(there, key=lambda i: (scores[i], info[int(keys[i])].id), reverse=True)[:k]
         hits = []
-        for rank, (i, passage) in enumerate(zip(order, passages, strict=True), start=1):
+        for rank, i in enumerate(order, start=1):
+            passage = stored[int(keys[i])]
             document = info[int(keys[i])]
             hits.append(
                 Hit(
@@ -308,8 +313,9 @@ class Collection:
 
     def _best_passages(self, ranking: Ranking) -> Ranking:
         """The first passage of each document, the others left out."""
-        owners = self.store.documents_of(ranking.keys)  # (passages,)
-        _, firsts = np.unique(owners, return_index=True)
+        owners = self.store.documents_of(ranking.keys)  # (passages,), -1 where one is gone
+        ranking = Ranking(ranking.keys[owners >= 0], ranking.scores[owners >= 0])
+        _, firsts = np.unique(owners[owners >= 0], return_index=True)
         best = np.sort(firsts)  # (documents,), still best first
         return Ranking(ranking.keys[best], ranking.scores[best])
 
@@ -334,7 +340,8 @@ class Collection:
         return Pipeline(sources, fusion, rerank, self._loaded.rewrite)
 
     def _texts(self, keys: Keys) -> list[str]:
-        return [passage.titled_text for passage in self.store.passages(keys)]
+        stored = {passage.key: passage.titled_text for passage in self.store.passages(keys)}
+        return [stored.get(key, "") for key in keys.tolist()]  # empty where it was deleted a moment ago
 
     # -- models ----------------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ class Derived:
             sequence = self.store.sequence()
             view = self.store.views().get(VIEW)
             stamp = view.fingerprint if view is not None and view.complete else None
+            if not self._is_current(sequence, stamp) and not self.store.writable and self._temporary is None:
+                self._read_only(sequence, stamp)
             if not self._is_current(sequence, stamp):
                 with self._alone():
                     self._words = self._current_words(sequence)
@@ -163,6 +165,20 @@ class Derived:
             yield
 
     # -- catching up -----------------------------------------------------------------------------------------------------
+
+    def _read_only(self, sequence: int, stamp: str | None) -> None:
+        """Take the indexes on disk where they are current, or can be made so in memory."""
+        try:
+            self._words = WordIndex.open(self._words_folder, stamp=self.analyzer.fingerprint)
+            if stamp is not None:
+                self._vectors = VectorIndex.open(self._vectors_file, stamp=stamp)
+                added = self._remove_changed(self._vectors)
+                self._vectors.add(added, self.store.vectors(VIEW, added))
+                self._vectors.sequence = sequence
+        except IndexDamagedError:
+            self._words = self._vectors = None
+        if self._words is not None and self._words.sequence != sequence:
+            self._words = self._vectors = None
 
     def _is_current(self, sequence: int, stamp: str | None) -> bool:
         if self._words is None or self._words.sequence != sequence:

@@ -107,12 +107,19 @@ class Ingest:
         digests = {document_id: self._digest(document) for document_id, document in latest.items()}
         known = self.store.known_digests(list(latest))
         changed = [document for document in latest.values() if known.get(document.id) != digests[document.id]]
+        self._note_other_sources([document for document in changed if document.id in known], report)
         prepared = self._prepare(changed, digests, report)
         if prepared:
             self.store.write(prepared)
         report.unchanged += len(latest) - len(changed)
         report.updated += sum(document.id in known for document in changed)
         report.added += sum(document.id not in known for document in changed)
+
+    def _note_other_sources(self, documents: Sequence[Document], report: AddReport) -> None:
+        """Two files of one id, as of two folders that both hold a README.md: the later replaces the other."""
+        for old, new in zip(self.store.get([document.id for document in documents]), documents, strict=True):
+            if old is not None and old.source and new.source and old.source != new.source:
+                report.problems.append(Problem(new.source, f"has the id of {old.source}, {new.id!r}, and replaced it", "note"))
 
     def _prepare(self, documents: Sequence[Document], digests: dict[str, str], report: AddReport) -> list[PreparedDocument]:
         """Cut the documents and encode those of their passages that the store has no vector of."""
@@ -171,9 +178,7 @@ class Ingest:
         """(start, end, digest, titled text) of every passage."""
         passages = []
         token_spans = _word_spans if self.encoder is None else self.encoder.token_offsets
-        for start, end in chunk(
-            document.text, document.title, token_spans=token_spans, size=self._size, overlap=self.passages.overlap
-        ):
+        for start, end in chunk(document.text, document.title, token_spans=token_spans, size=self._size, overlap=self._overlap):
             text = f"{document.title} {document.text[start:end]}".strip()
             passages.append((start, end, _digest(text), text))
         return passages
@@ -186,10 +191,16 @@ class Ingest:
         around = int(self.encoder.tokenize([""]).lengths[0])
         return max(min(self.passages.size, self.encoder.max_tokens) - around, SMALLEST)
 
+    @property
+    def _overlap(self) -> int:
+        """Where the encoder takes less than the recipe's size, no more than half a passage is repeated."""
+        return min(self.passages.overlap, self._size // 2) if self._size else 0
+
     def _digest(self, document: Document) -> str:
         """Equal digests: the same document, cut in the same way."""
         content = [document.title, document.text, document.source, dict(document.fields)]
-        settings = [self.passages.size, self.passages.overlap, self.encoder is not None]
+        cut_by = None if self.encoder is None else self.encoder.fingerprint.split(":")[0]
+        settings = [self._size, self.passages.overlap, cut_by]
         return _digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))
 
 

@@ -67,3 +67,8 @@ def test_a_run_is_written_as_trec_lines_in_trec_evals_order(tmp_path: Path) -> N
     assert (tmp_path / "run").read_text() == "q1 Q0 c 1 2.0 tag\nq1 Q0 b 2 1.0 tag\nq1 Q0 a 3 1.0 tag\n"
     with pytest.raises(InputError, match="white space"):
         write_run({"q1": {"two words": 1.0}}, tmp_path / "run", "tag")
+
+
+def test_two_names_of_one_measure_have_the_same_value() -> None:
+    means = measure(QRELS, {"q1": {"b": 1.0}}, ["AP", "MAP"]).means
+    assert means["AP"] == means["MAP"] > 0

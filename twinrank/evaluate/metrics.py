@@ -53,11 +53,14 @@ def measure(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES) 
 
     parsed = {name: _parse(name) for name in measures}
     by_query = {name: dict.fromkeys(judged, 0.0) for name in measures}
-    names = {str(parsed_measure): name for name, parsed_measure in parsed.items()}
+    names: dict[str, list[str]] = {}  # two names may be of one measure: AP and MAP
+    for name, parsed_measure in parsed.items():
+        names.setdefault(str(parsed_measure), []).append(name)
     known = {query: _places(run[query]) for query in judged if run.get(query)}
     if known:
         for value in ir_measures.iter_calc(list(parsed.values()), judged, known):
-            by_query[names[str(value.measure)]][value.query_id] = value.value
+            for name in names[str(value.measure)]:
+                by_query[name][value.query_id] = value.value
     return Measured(by_query)
 
 
