@@ -1,12 +1,9 @@
-"""What the tests of the models share: tiny checkpoints, the golden numbers, and which engine runs."""
+"""What the tests of the models share: the golden numbers, and which engine runs."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,23 +11,6 @@ import pytest
 HERE = Path(__file__).resolve().parent
 
 collect_ignore = ["make_golden.py"]  # imports the reference libraries
-
-
-def load_tiny() -> ModuleType:
-    """tiny.py, which make_golden.py imports as a script does, and which no package holds."""
-    if "twinrank_tiny" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("twinrank_tiny", HERE / "tiny.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["twinrank_tiny"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["twinrank_tiny"]
-
-
-@pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    return load_tiny()
 
 
 @pytest.fixture(scope="session")

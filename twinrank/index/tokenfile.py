@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, InputError, StorageError
 from twinrank.index.encodings import FixedEncoder
+from twinrank.index.vectors import sync_folder
 from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.types import Keys
 
@@ -79,7 +80,7 @@ def write_tokens(
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
@@ -246,11 +247,3 @@ def _read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
     if size != expected:
         raise IndexDamagedError(f"{path} has {size} bytes instead of {expected}")
     return header
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -94,7 +94,7 @@ class VectorIndex:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_file(temporary, header, batches)
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror}") from error
         finally:
@@ -439,7 +439,8 @@ def _read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
     return header
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a rename in the folder last through a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
