@@ -30,6 +30,7 @@ FLOORS = [
     {"evaluate"},
     {"show"},
     {"cli"},
+    {"__main__"},
 ]
 MAP = re.compile(r"(?<=<!-- map -->\n```\n).*?(?=```\n<!-- /map -->)", re.DOTALL)
 

@@ -1,0 +1,58 @@
+"""The command line: parse, call one public function, show. Results go to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from twinrank import __version__
+from twinrank.cli import documents, evaluate, models
+from twinrank.errors import TwinrankError
+from twinrank.show import note
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="twinrank")
+def twinrank() -> None:
+    """Search your own documents with every encoder architecture, offline, on a CPU, measured.
+
+    \b
+    twinrank index notes/                          make a collection of a folder
+    twinrank search "how do I renew a passport"    ask it
+    twinrank eval scifact/                         measure on judged data
+    """
+
+
+for command in (documents.index, documents.add, documents.search, documents.similar, documents.get, documents.delete):
+    twinrank.add_command(command)
+for command in (documents.status, documents.check, documents.rebuild):
+    twinrank.add_command(command)
+for command in (models.encode, models.duplicates, models.score, models.rank, models.classify, models.translate):
+    twinrank.add_command(command)
+twinrank.add_command(evaluate.eval_)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one sentence on standard error and a status other than 0."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        twinrank.main(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        note("interrupted")
+        sys.exit(130)
+    except TwinrankError as error:
+        note(f"twinrank: {error}")
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        note(f"twinrank: {error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(1)

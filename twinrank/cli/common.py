@@ -1,0 +1,43 @@
+"""What the commands share: their options, a collection opened, lines read from standard input, notices told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twinrank.show import note
+
+if TYPE_CHECKING:
+    from twinrank.collection import Collection
+
+collection_option = click.option(
+    "-c", "--collection", "folder", default=".twinrank", show_default=True, metavar="DIR", help="The collection's directory."
+)
+recipe_option = click.option("--recipe", metavar="FILE", help="A recipe in TOML, or one of words, vectors, hybrid.")
+model_option = click.option("--model", metavar="NAME", help="The encoder: a hub name, a folder, or none for words alone.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def open_collection(folder: str, *, recipe: str | None = None, model: str | None = None, create: bool = False) -> Collection:
+    from twinrank.collection import Collection
+
+    return Collection(folder, recipe=recipe, model=model, create=create)
+
+
+def read_lines() -> list[str]:
+    if sys.stdin.isatty():
+        raise click.UsageError("give texts as arguments or as lines on standard input")
+    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+
+
+def tell(collection: Collection) -> None:
+    for notice in collection.notices:
+        note(notice)
+    collection.notices.clear()
+
+
+def recipe_name(recipe: str) -> str:
+    return Path(recipe).stem if recipe.endswith(".toml") else recipe

@@ -1,0 +1,224 @@
+"""Commands about one collection: what goes in, what is found, what comes out, and what state it is in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from twinrank.cli.common import collection_option, json_option, model_option, open_collection, read_lines, recipe_option, tell
+from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
+
+if TYPE_CHECKING:
+    from twinrank.collection import Collection
+    from twinrank.ingest import AddReport
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="DOCS...")
+@collection_option
+@recipe_option
+@model_option
+@json_option
+def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str | None, as_json: bool) -> None:
+    """Put files and folders into a collection, which is made where there is none.
+
+    \b
+    twinrank index notes/ manual.pdf -c notes.twinrank
+    """
+    check_sources(sources)
+    with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
+        add_sources(collection, sources, as_json)
+        if not as_json:
+            place = "" if folder == ".twinrank" else f" -c {folder}"
+            note(f'ask it: twinrank search "…"{place}')
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="DOCS...")
+@collection_option
+@json_option
+def add(sources: tuple[str, ...], folder: str, as_json: bool) -> None:
+    """Add or replace documents in a collection that is there; - reads JSON lines from standard input.
+
+    \b
+    echo '{"id": "a1", "text": "Zinc may shorten a cold."}' | twinrank add -
+    """
+    check_sources(sources)
+    with open_collection(folder) as collection:
+        add_sources(collection, sources, as_json)
+
+
+@click.command()
+@click.argument("query")
+@collection_option
+@click.option("-k", default=10, show_default=True, help="How many documents to show.")
+@click.option("--where", metavar="EXPR", help="A condition over fields: \"year >= 2015 and lang = 'en'\".")
+@recipe_option
+@click.option("--explain", is_flag=True, help="Show what each stage made of each hit, and its time.")
+@json_option
+def search(query: str, folder: str, k: int, where: str | None, recipe: str | None, explain: bool, as_json: bool) -> None:
+    """Find the documents that answer QUERY.
+
+    \b
+    twinrank search "merge two sorted lists" -k 3 --where "kind = 'function'" --explain
+    """
+    with open_collection(folder, recipe=recipe) as collection, truncation_as_note():
+        results = collection.search(query, k, where=where)
+        tell(collection)
+        for told in results.notes:
+            note(told)
+        if as_json:
+            print_json(results_as_json(results, explain))
+        else:
+            show_results(collection, results, explain)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True)
+@collection_option
+@click.option("--unlike", multiple=True, metavar="ID", help="A document to stay away from; may be repeated.")
+@click.option("-k", default=10, show_default=True, help="How many documents to show.")
+@click.option("--where", metavar="EXPR", help="A condition over fields.")
+@click.option("--diversity", default=0.0, show_default=True, help="0: the likest; towards 1: the likest that differ.")
+@json_option
+def similar(
+    ids: tuple[str, ...], folder: str, unlike: tuple[str, ...], k: int, where: str | None, diversity: float, as_json: bool
+) -> None:
+    """Find documents like those with these IDS, by their vectors.
+
+    \b
+    twinrank similar heapq.merge -k 5 --diversity 0.3
+    """
+    with open_collection(folder) as collection:
+        results = collection.similar(ids, k, unlike=unlike, where=where, diversity=diversity)
+        tell(collection)
+        if as_json:
+            print_json(results_as_json(results, explain=False))
+        else:
+            show_results(collection, results, explain=False)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True)
+@collection_option
+@json_option
+def get(ids: tuple[str, ...], folder: str, as_json: bool) -> None:
+    """Print documents by id."""
+    with open_collection(folder) as collection:
+        found = collection.get(ids)
+    missing = [identifier for identifier, document in zip(ids, found, strict=True) if document is None]
+    documents = [dataclasses.asdict(document) for document in found if document is not None]
+    if as_json:
+        print_json(documents)
+    for document in [] if as_json else documents:
+        click.echo(f"{document['id']}  {document['title']}".rstrip())
+        for name, value in document["fields"].items():
+            click.echo(f"  {name}: {value}")
+        click.echo(f"\n{document['text']}\n")
+    if missing:
+        raise click.ClickException(f"not in {folder}: {', '.join(missing)}")
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True)
+@collection_option
+@json_option
+def delete(ids: tuple[str, ...], folder: str, as_json: bool) -> None:
+    """Delete documents by id."""
+    with open_collection(folder) as collection:
+        gone = collection.delete(ids)
+    missing = [identifier for identifier in ids if identifier not in set(gone)]
+    if as_json:
+        print_json({"deleted": gone, "missing": missing})
+    else:
+        click.echo(f"{len(gone)} deleted" + (f", not there: {', '.join(missing)}" if missing else ""))
+
+
+@click.command()
+@collection_option
+@json_option
+def status(folder: str, as_json: bool) -> None:
+    """Say what a collection holds and what state it is in."""
+    with open_collection(folder) as collection:
+        state = collection.status()
+    if as_json:
+        print_json(dataclasses.asdict(state))
+    else:
+        click.echo(str(state))
+
+
+@click.command()
+@collection_option
+@json_option
+def check(folder: str, as_json: bool) -> None:
+    """Verify everything that a collection has on disk; exits 1 where something is wrong."""
+    with open_collection(folder) as collection:
+        report = collection.check()
+    if as_json:
+        print_json({"ok": report.ok, **dataclasses.asdict(report)})
+    else:
+        click.echo(str(report))
+    if not report.ok:
+        sys.exit(1)
+
+
+@click.command()
+@collection_option
+@click.option("--encode", is_flag=True, help="Also cut and encode every document again, by the recipe as it is now.")
+@recipe_option
+@model_option
+def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) -> None:
+    """Make the derived indexes anew from the store; with --encode, passages and vectors too.
+
+    \b
+    twinrank rebuild --encode --model ./my-model     change a collection's encoder
+    """
+    if (recipe or model) and not encode:
+        raise click.UsageError("--recipe and --model change what is stored, so they need --encode")
+    with (
+        open_collection(folder, recipe=recipe, model=model) as collection,
+        Bar("documents", len(collection) if encode else 0) as bar,
+    ):
+        report = collection.rebuild(encode=encode, progress=bar.update)
+        tell(collection)
+    click.echo(str(report) if report is not None else "the indexes were made anew", err=True)
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """A path that is not there is told before any other is read, and before a collection is made."""
+    from twinrank.readers import read
+
+    for source in sources:
+        if source != "-":
+            read(source)
+
+
+def add_sources(collection: Collection, sources: Sequence[str], as_json: bool) -> None:
+    from twinrank.readers import estimate
+
+    reports: list[AddReport] = []
+    for source in sources:
+        total = None if source == "-" else estimate(source)
+        with Bar("documents", total) as bar:
+            reports.append(collection.add(json_lines() if source == "-" else source, progress=bar.update))
+    tell(collection)
+    if as_json:
+        print_json([dataclasses.asdict(report) for report in reports])
+        return
+    for report in reports:
+        for problem in report.problems:
+            note(f"{problem.kind}: {problem.path}: {problem.reason}")
+        note(str(report))
+
+
+def json_lines() -> Iterator[Any]:
+    for number, line in enumerate(read_lines(), start=1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise click.ClickException(f"standard input, line {number}: expected a JSON object ({error})") from error
