@@ -38,6 +38,31 @@ struct AttentionTask {
 // Enough for every path: queries, keys, values, scores and probabilities of one head.
 size_t attention_scratch_bytes(size_t tokens, size_t head_width);
 
+// Rows of int8 codes and the query that they are scanned for; what scan_prepare made of its summands.
+struct ScanTask {
+  const int8_t* codes = nullptr;  // (rows, dimension)
+  const float* scales = nullptr;
+  const float* errors = nullptr;
+  size_t dimension = 0;
+  const int64_t* rows = nullptr;  // null: all rows
+  size_t row_count = 0;
+  const void* parts = nullptr;
+  const float* part_scales = nullptr;
+  const int32_t* correction = nullptr;
+  size_t part_count = 0;
+  size_t part_stride = 0;  // numbers from one summand to the next, a multiple of 64
+  double constant = 0.0, factor = 0.0;
+};
+
+constexpr size_t kScanRows = 256;  // rows of a block
+
+// What a scan says of one block, kScanRows numbers each, and room to work.
+struct ScanBlock {
+  double *scores, *uppers, *lowers;
+  float *gathered_scales, *gathered_errors;
+  int32_t* dots;  // (parts, kScanRows)
+};
+
 struct Kernels {
   const char* name;
   // Whether int8 runs on dot-product instructions here, for people and for the roof.
@@ -57,6 +82,12 @@ struct Kernels {
   void (*attention)(Precision, const AttentionTask&);
   // Runs `iterations` rounds of dot products on registers alone; returns the multiplications and additions done.
   double (*spin)(Precision, size_t iterations);
+
+  // A query's int8 summands (part_count, dimension) in the form that scan_block multiplies: 2 bytes a padded number at most.
+  void (*scan_prepare)(const int8_t* parts, size_t part_count, size_t dimension, size_t part_stride, void* numbers,
+                       int32_t* correction);
+  // Scores and bounds of rows first … first + count - 1; false where one of them is no number.
+  bool (*scan_block)(const ScanTask&, size_t first, size_t count, const ScanBlock&);
 };
 
 // Defined in the path's own file; null where this build's compiler target lacks it.

@@ -12,6 +12,7 @@
 
 #include "cpu.hpp"
 #include "network.hpp"
+#include "scan.hpp"
 #include "weight_file.hpp"
 
 namespace nb = nanobind;
@@ -128,6 +129,50 @@ void run_network(const Network& network, const Vector<int32_t>& ids, const std::
   network.run(request);
 }
 
+template <class T>
+nb::object array_of(std::vector<T>&& values) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* pointer) noexcept { delete static_cast<std::vector<T>*>(pointer); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner));
+}
+
+nb::tuple scan_int8(const Rows<int8_t>& codes, const Vector<float>& scales, const Vector<float>& errors, const Rows<int8_t>& parts,
+                    const Vector<float>& part_scales, double constant, double factor, size_t k,
+                    const std::optional<Vector<int64_t>>& rows, size_t threads, const std::string& path) {
+  ScanRequest request;
+  request.count = codes.shape(0);
+  request.dimension = codes.shape(1);
+  request.part_count = parts.shape(0);
+  const auto said = [](const char* name, size_t expected, size_t came) {
+    return std::string(name) + " has " + std::to_string(came) + " numbers; " + std::to_string(expected) + " were expected";
+  };
+  require(scales.shape(0) == request.count, said("scales", request.count, scales.shape(0)));
+  require(errors.shape(0) == request.count, said("errors", request.count, errors.shape(0)));
+  require(parts.shape(1) == request.dimension, said("a part of the query", request.dimension, parts.shape(1)));
+  require(part_scales.shape(0) == request.part_count, said("part_scales", request.part_count, part_scales.shape(0)));
+  request.codes = codes.data();
+  request.scales = scales.data();
+  request.errors = errors.data();
+  request.parts = parts.data();
+  request.part_scales = part_scales.data();
+  request.constant = constant;
+  request.factor = factor;
+  request.k = k;
+  request.rows = rows ? rows->data() : nullptr;
+  request.row_count = rows ? rows->shape(0) : 0;
+  // An empty array's data may be null; it still means none of the rows.
+  static const int64_t kNoRow = 0;
+  if (rows && request.rows == nullptr) request.rows = &kNoRow;
+  request.threads = threads;
+  const Kernels& kernels = choose_kernels(path);
+  ScanResult result;
+  {
+    nb::gil_scoped_release release;
+    result = scan(kernels, request);
+  }
+  return nb::make_tuple(array_of(std::move(result.rows)), array_of(std::move(result.scores)));
+}
+
 // Operations a second on registers alone, on one thread: the best of several short runs.
 double roof(const std::string& path, const std::string& precision_name, double seconds) {
   const Kernels& kernels = choose_kernels(path);
@@ -189,6 +234,12 @@ NB_MODULE(_engine, module) {
   });
   module.def("instruction", [](const std::string& path) { return choose_kernels(path).int8_instruction; }, "path"_a);
   module.def("roof", &roof, "path"_a, "precision"_a, "seconds"_a);
+  module.def(
+      "scan_int8", &scan_int8, "codes"_a.noconvert(), "scales"_a.noconvert(), "errors"_a.noconvert(), "parts"_a.noconvert(),
+      "part_scales"_a.noconvert(), "constant"_a, "factor"_a, "k"_a, "rows"_a.noconvert().none(), "threads"_a, "path"_a = "",
+      "The rows of codes that can be among the k best: those whose score plus slack reaches the k-th largest score minus\n"
+      "slack; score = scale * sum over parts of part scale * (codes . part), slack = constant + factor * error.\n"
+      "rows: only these, rising. Returns (rows, scores), in no order; scores are exact but for their last bit.");
   module.def("crc32c", [](const nb::bytes& bytes) {
     return crc32c(reinterpret_cast<const uint8_t*>(bytes.c_str()), bytes.size());
   });

@@ -179,5 +179,40 @@ struct DotBf16 {
   }
 };
 
+#ifdef TWINRANK_VNNI
+// Rows of codes times the scan's query, 32 at a time. vpdpbusd takes unsigned numbers on one side: the codes, 128 more than
+// they are, which scan_prepare's correction takes off again.
+struct CodesDot {
+  using Number = int8_t;
+  using Sum = __m256i;
+  using Codes = __m256i;
+  using Part = __m256i;
+  static constexpr int kBytes = 32, kOffset = 128;
+  static Codes codes(const int8_t* from) {
+    return _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)), _mm256_set1_epi8(-128));
+  }
+  static void add(Sum& sum, Codes a, Part b) { asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
+#else
+// Rows of codes times the scan's query, 16 at a time, both as 16-bit numbers.
+struct CodesDot {
+  using Number = int16_t;
+  using Sum = __m256i;
+  using Codes = __m256i;
+  using Part = __m256i;
+  static constexpr int kBytes = 16, kOffset = 0;
+  static Codes codes(const int8_t* from) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static void add(Sum& sum, Codes a, Part b) { sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+#endif
+  static Sum zero() { return _mm256_setzero_si256(); }
+  static Part part(const Number* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  static void totals(Sum a, Sum b, Sum c, Sum d, int32_t* to) {
+    const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
+  }
+};
+
 }  // namespace
 }  // namespace twinrank

@@ -160,5 +160,25 @@ struct DotBf16 {
 };
 #endif
 
+// Rows of codes times the scan's query, 64 at a time. vpdpbusd takes unsigned numbers on one side: the codes, 128 more than
+// they are, which scan_prepare's correction takes off again.
+struct CodesDot {
+  using Number = int8_t;
+  using Sum = __m512i;
+  using Codes = __m512i;
+  using Part = __m512i;
+  static constexpr int kBytes = 64, kOffset = 128;
+  static Sum zero() { return _mm512_setzero_si512(); }
+  static Codes codes(const int8_t* from) { return _mm512_xor_si512(_mm512_loadu_si512(from), _mm512_set1_epi8(-128)); }
+  static Part part(const Number* from) { return _mm512_loadu_si512(from); }
+  static void add(Sum& sum, Codes a, Part b) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
+  static __m256i halved(Sum v) { return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1)); }
+  static void totals(Sum a, Sum b, Sum c, Sum d, int32_t* to) {
+    const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(halved(a), halved(b)), _mm256_hadd_epi32(halved(c), halved(d)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
+  }
+};
+
 }  // namespace
 }  // namespace twinrank

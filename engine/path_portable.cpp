@@ -2,10 +2,12 @@
 #include "path_portable.hpp"
 
 #include "kernels_impl.hpp"
+#include "scan_impl.hpp"
 
 namespace twinrank {
 namespace {
-const Kernels kTable = {"portable", "none", linear, prepare, add_and_norm, embed, attention, spin};
+const Kernels kTable = {"portable", "none", linear, prepare, add_and_norm, embed, attention, spin,
+                        scan_prepare, scan_block};
 }  // namespace
 const Kernels* const kPortable = &kTable;
 }  // namespace twinrank
