@@ -63,10 +63,22 @@ struct ScanBlock {
   int32_t* dots;  // (parts, kScanRows)
 };
 
+// A query's token vectors in the form that MaxSim's products read, and room to work.
+struct MaxSimQuery {
+  uint32_t* columns = nullptr;   // (steps, stride) words of four int8; see maxsim_prepare
+  float* middles = nullptr;      // (stride,): what a column's products are too much by, since codes are unsigned
+  uint32_t* expanded = nullptr;  // (kMaxSimBlock, steps): codes as unsigned bytes
+  size_t steps = 0, stride = 0;
+  size_t used = 0;  // columns that hold something: twice the query's tokens, rounded up to twice the path's lanes
+};
+
+constexpr size_t kMaxSimBlock = 24;  // tokens of a passage at a time: 9 KB at 384 dimensions, which stay in the L1 cache
+
 struct Kernels {
   const char* name;
   // Whether int8 runs on dot-product instructions here, for people and for the roof.
   const char* int8_instruction;
+  size_t lanes;  // fp32 numbers of a vector
 
   // y[row][column] = activation(x Wᵀ + b) for the columns `begin` … `end` - 1, multiples of kPanel.
   void (*linear)(Precision, const Operand& x, size_t rows, const Linear&, size_t begin, size_t end, Activation, float* y,
@@ -88,6 +100,12 @@ struct Kernels {
                        int32_t* correction);
   // Scores and bounds of rows first … first + count - 1; false where one of them is no number.
   bool (*scan_block)(const ScanTask&, size_t first, size_t count, const ScanBlock&);
+
+  // The query's numbers (tokens, width), whole steps, as columns; `middle` is the code that stands for zero.
+  void (*maxsim_prepare)(const int16_t* query, size_t tokens, size_t width, float middle, const MaxSimQuery& out);
+  // best[token] = the larger of itself and the token's best match among these stored tokens, in steps of the query's.
+  void (*maxsim_tokens)(const MaxSimQuery&, const uint8_t* codes, size_t code_bytes, bool four_bits, const float* scales,
+                        size_t tokens, float* best);
 };
 
 // Defined in the path's own file; null where this build's compiler target lacks it.

@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "cpu.hpp"
+#include "maxsim.hpp"
 #include "network.hpp"
 #include "scan.hpp"
 #include "weight_file.hpp"
@@ -173,6 +174,52 @@ nb::tuple scan_int8(const Rows<int8_t>& codes, const Vector<float>& scales, cons
   return nb::make_tuple(array_of(std::move(result.rows)), array_of(std::move(result.scores)));
 }
 
+using Codes = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// One part's arrays; they are kept alive by the caller's lists.
+StoredTokens stored_tokens(nb::handle codes_given, nb::handle scales_given, nb::handle offsets_given, size_t code_bytes, bool four_bits) {
+  Codes codes;
+  Vector<float> scales;
+  Vector<int64_t> offsets;
+  const nb::dlpack::dtype byte = four_bits ? nb::dtype<uint8_t>() : nb::dtype<int8_t>();
+  require(nb::try_cast(codes_given, codes, false) && codes.dtype() == byte && codes.shape(1) == code_bytes,
+          "codes must be rows of " + std::to_string(code_bytes) + (four_bits ? " uint8" : " int8"));
+  require(nb::try_cast(scales_given, scales, false) && scales.shape(0) == codes.shape(0), "scales must be float32, one a token");
+  require(nb::try_cast(offsets_given, offsets, false) && offsets.shape(0) >= 1, "offsets must be int64, passages + 1");
+  const int64_t* const at = offsets.data();
+  bool rising = at[0] >= 0;
+  for (size_t i = 1; i < offsets.shape(0); ++i) rising = rising && at[i - 1] <= at[i];
+  require(rising && size_t(at[offsets.shape(0) - 1]) <= codes.shape(0), "offsets must rise from 0 to at most the number of tokens");
+  return {static_cast<const uint8_t*>(codes.data()), scales.data(), at, offsets.shape(0) - 1};
+}
+
+nb::object maxsim_of(const Rows<float>& query, bool four_bits, const nb::list& codes, const nb::list& scales, const nb::list& offsets,
+                     size_t threads, const std::string& path) {
+  MaxSimRequest request;
+  request.query = query.data();
+  request.query_tokens = query.shape(0);
+  request.width = query.shape(1);
+  request.four_bits = four_bits;
+  request.threads = threads;
+  require(threads >= 1, "threads is 0; at least 1 was expected");
+  require(!four_bits || request.width % 2 == 0, "4-bit codes come in pairs; the query's width is odd");
+  require(codes.size() == scales.size() && codes.size() == offsets.size(), "codes, scales and offsets must be as many");
+  size_t passages = 0;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    request.parts.push_back(
+        stored_tokens(codes[i], scales[i], offsets[i], four_bits ? request.width / 2 : request.width, four_bits));
+    passages += request.parts.back().passages;
+  }
+  std::vector<float> scores(passages);
+  request.scores = scores.data();
+  const Kernels& kernels = choose_kernels(path);
+  {
+    nb::gil_scoped_release release;
+    maxsim(kernels, request);
+  }
+  return array_of(std::move(scores));
+}
+
 // Operations a second on registers alone, on one thread: the best of several short runs.
 double roof(const std::string& path, const std::string& precision_name, double seconds) {
   const Kernels& kernels = choose_kernels(path);
@@ -240,6 +287,10 @@ NB_MODULE(_engine, module) {
       "The rows of codes that can be among the k best: those whose score plus slack reaches the k-th largest score minus\n"
       "slack; score = scale * sum over parts of part scale * (codes . part), slack = constant + factor * error.\n"
       "rows: only these, rising. Returns (rows, scores), in no order; scores are exact but for their last bit.");
+  module.def(
+      "maxsim", &maxsim_of, "query"_a.noconvert(), "four_bits"_a, "codes"_a, "scales"_a, "offsets"_a, "threads"_a, "path"_a = "",
+      "For every stored passage the sum over the query's token vectors of their best match among the passage's tokens; lists of\n"
+      "arrays, one of each a part: codes (tokens, bytes), scales (tokens,), offsets (passages + 1,). Returns (passages,).");
   module.def("crc32c", [](const nb::bytes& bytes) {
     return crc32c(reinterpret_cast<const uint8_t*>(bytes.c_str()), bytes.size());
   });

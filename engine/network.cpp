@@ -8,8 +8,8 @@
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
-#include <system_error>
-#include <thread>
+
+#include "threads.hpp"
 
 namespace twinrank {
 namespace {
@@ -183,17 +183,7 @@ void Network::run(const Request& request) const {
     for (size_t group; (group = next.fetch_add(1, std::memory_order_relaxed)) < group_count;)
       run_group(request, order.data() + groups[group], groups[group + 1] - groups[group], *workspaces[worker]);
   };
-  std::vector<std::thread> threads;
-  threads.reserve(workers);
-  for (size_t i = 1; i < workers; ++i) {
-    try {
-      threads.emplace_back(work, i);
-    } catch (const std::system_error&) {
-      break;  // the system gives no more threads: those that are there do the work
-    }
-  }
-  work(0);
-  for (std::thread& thread : threads) thread.join();
+  run_on_threads(workers, work);
   for (auto& workspace : workspaces) give_back(std::move(workspace));
 }
 

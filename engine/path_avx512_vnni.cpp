@@ -2,12 +2,14 @@
 #include "path_avx512.hpp"
 
 #include "kernels_impl.hpp"
+#include "maxsim_impl.hpp"
 #include "scan_impl.hpp"
 
 namespace twinrank {
 namespace {
-const Kernels kTable = {"avx512-vnni", "vpdpbusd, 512 bits", linear, prepare, add_and_norm, embed, attention, spin,
-                        scan_prepare, scan_block};
+const Kernels kTable = {
+    "avx512-vnni", "vpdpbusd, 512 bits", kLanes, linear, prepare, add_and_norm, embed, attention, spin,
+    scan_prepare, scan_block, maxsim_prepare, maxsim_tokens};
 }  // namespace
 const Kernels* const kAvx512Vnni = &kTable;
 }  // namespace twinrank

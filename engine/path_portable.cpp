@@ -2,12 +2,14 @@
 #include "path_portable.hpp"
 
 #include "kernels_impl.hpp"
+#include "maxsim_impl.hpp"
 #include "scan_impl.hpp"
 
 namespace twinrank {
 namespace {
-const Kernels kTable = {"portable", "none", linear, prepare, add_and_norm, embed, attention, spin,
-                        scan_prepare, scan_block};
+const Kernels kTable = {
+    "portable", "none", kLanes, linear, prepare, add_and_norm, embed, attention, spin,
+    scan_prepare, scan_block, maxsim_prepare, maxsim_tokens};
 }  // namespace
 const Kernels* const kPortable = &kTable;
 }  // namespace twinrank

@@ -13,8 +13,8 @@
 #include <new>
 #include <stdexcept>
 #include <string>
-#include <system_error>
-#include <thread>
+
+#include "threads.hpp"
 
 namespace twinrank {
 namespace {
@@ -163,17 +163,7 @@ ScanResult scan(const Kernels& kernels, const ScanRequest& request) {
       out_of_memory = true;
     }
   };
-  std::vector<std::thread> threads;
-  threads.reserve(workers);
-  for (size_t i = 1; i < workers; ++i) {
-    try {
-      threads.emplace_back(work, i);
-    } catch (const std::system_error&) {
-      break;  // the system gives no more threads: those that are there do the work
-    }
-  }
-  work(0);
-  for (std::thread& thread : threads) thread.join();
+  run_on_threads(workers, work);
   if (out_of_memory) throw std::bad_alloc();
   if (const size_t first = wrong; first < total) {
     for (size_t i = first; i < std::min(total, first + kScanRows); ++i) {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from twinrank import engine
 from twinrank.errors import InputError
 from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.types import Scores, Vectors
@@ -31,8 +32,49 @@ def maxsim(query: Vectors, passages: Sequence[Vectors]) -> Scores:
 
 
 def score_packed(codec: TokenCodec, query: Vectors, parts: Iterable[PackedTokens]) -> Scores:
-    """MaxSim of stored passages, part after part: (passages,). Exact over what the codes say, in float32."""
-    prepared, taken_off = codec.prepare_query(_checked(query))  # (query, width), (query,)
+    """MaxSim of stored passages, part after part: (passages,).
+
+    Over what the codes say, by the native engine where that is faster. It rounds each query token q to 16 bits, and so is off
+    by max|q| / 65,024 · ‖x‖₁ at most for a match x: some 1e-6 for unit vectors. On all instruction sets it gives the same.
+
+    >>> codec = TokenCodec("int8", 2)
+    >>> packed = codec.quantize(np.array([[0.6, 0.8], [1.0, 0.0]], np.float32), offsets=[0, 2])
+    >>> score_packed(codec, np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), [packed]).round(3).tolist()
+    [1.7999999523162842]
+    """
+    matrix = _checked(query)
+    if _runs_natively():
+        return _score_natively(codec, matrix, list(parts))
+    return _score_by_numpy(codec, matrix, parts)
+
+
+def _runs_natively() -> bool:
+    """Whether the engine is faster than NumPy: on all its paths but `portable`, which is no match for a BLAS."""
+    if engine.module is None or (wish := engine.wished_path()) == "numpy":
+        return False
+    return bool(wish) or engine.module.paths()[0] != "portable"
+
+
+def _score_natively(codec: TokenCodec, query: Vectors, parts: Sequence[PackedTokens]) -> Scores:
+    assert engine.module is not None
+    try:
+        scores: Scores = engine.module.maxsim(
+            codec.prepare_query(query)[0],
+            codec.format == "int4",
+            [np.ascontiguousarray(part.codes) for part in parts],
+            [np.ascontiguousarray(part.scales) for part in parts],
+            [np.ascontiguousarray(part.offsets) for part in parts],
+            engine.default_threads(),
+            engine.wished_path(),
+        )
+    except ValueError as error:
+        raise InputError(f"these tokens cannot be scored: {error}") from error
+    return scores
+
+
+def _score_by_numpy(codec: TokenCodec, query: Vectors, parts: Iterable[PackedTokens]) -> Scores:
+    """Exact over what the codes say, in float32."""
+    prepared, taken_off = codec.prepare_query(query)  # (query, width), (query,)
     buffer = np.empty((0, codec.width), np.float32)
     scores = []
     for pieces in _together(parts):

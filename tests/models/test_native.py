@@ -47,7 +47,7 @@ def random_trunk(shape: Shape, seed: int = 0, family: str = "bert") -> Trunk:
     """Weights drawn so that attention is neither flat nor one token's alone and every bias matters."""
     random = np.random.default_rng(seed)
     weights = {}
-    for name, size in native._native_shape(shape).weights():
+    for name, size in native.native_shape(shape).weights():
         drawn = random.standard_normal(tuple(size))
         if name.endswith("norm.weight"):
             drawn = 1 + 0.1 * drawn

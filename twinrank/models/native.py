@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twinrank.engine import default_threads, wished_path
+from twinrank.engine import module as _engine
 from twinrank.errors import InputError, ModelDamagedError, ModelUnsupportedError
 from twinrank.models.trunk import Outputs, Pooling, Precision, Shape, Trunk
 from twinrank.types import Tokens, Vectors
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "bf16", "fp32")
-
-try:
-    _engine: ModuleType | None = importlib.import_module("twinrank._engine")
-except ImportError:  # not compiled when twinrank was installed; runtime.py says so to whoever runs a network
-    _engine = None
 
 
 def available() -> bool:
@@ -38,16 +34,6 @@ def available() -> bool:
 def paths() -> list[str]:
     """The instruction sets that this CPU can run, best first; the last is always `portable`. Empty without the engine."""
     return [] if _engine is None else list(_engine.paths())
-
-
-def default_threads() -> int:
-    """`TWINRANK_THREADS`, or as many threads as this process may use cores."""
-    wish = os.environ.get("TWINRANK_THREADS", "")
-    if not wish:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not wish.isdecimal() or int(wish) < 1:
-        raise InputError(f"TWINRANK_THREADS is {wish!r}; a whole number from 1 on was expected.")
-    return int(wish)
 
 
 def cache_file(cache_key: str, precision: Precision) -> Path:
@@ -73,10 +59,10 @@ class NativeNetwork:
         path: str | None = None,
     ) -> None:
         engine = _required()
-        native_shape = _native_shape(trunk.shape)
-        weights = _checked_weights(trunk, native_shape)
+        ready = native_shape(trunk.shape)
+        weights = _checked_weights(trunk, ready)
         with _refusing(ModelDamagedError):
-            self._set(engine.pack(native_shape, _known(precision), weights, _wished(path)), trunk.shape, threads)
+            self._set(engine.pack(ready, _known(precision), weights, wished_path(path)), trunk.shape, threads)
 
     @classmethod
     def open(
@@ -118,11 +104,11 @@ class NativeNetwork:
         """
         engine = _required()
         file = cache_file(cache_key, _known(precision))
-        native_shape = _native_shape(shape)
+        ready = native_shape(shape)
         with _refusing(InputError):
-            engine.instruction(_wished(path) or engine.paths()[0])  # a path that is not there is an error, not a miss
+            engine.instruction(wished_path(path) or engine.paths()[0])  # a path that is not there is an error, not a miss
         try:
-            native = engine.read(str(file), _digest(cache_key), native_shape, precision, _wished(path))
+            native = engine.read(str(file), _digest(cache_key), ready, precision, wished_path(path))
         except RuntimeError:  # missing, torn, of another layout or damaged: it is made anew
             return None
         network = cls.__new__(cls)
@@ -187,19 +173,11 @@ class NativeNetwork:
 def roof(path: str | None = None, precision: Precision = "int8", seconds: float = 0.2) -> float:
     """Operations a second that one thread of this machine reaches on registers alone; the bound of every bench."""
     with _refusing(InputError):
-        return float(_required().roof(_wished(path), _known(precision), seconds))
+        return float(_required().roof(wished_path(path), _known(precision), seconds))
 
 
-def _required() -> ModuleType:
-    if _engine is None:
-        raise ModelUnsupportedError(
-            "The native engine was not compiled when twinrank was installed; install a C++17 compiler and then "
-            "`pip install --force-reinstall --no-deps twinrank`, or run ReferenceNetwork."
-        )
-    return _engine
-
-
-def _native_shape(shape: Shape) -> Any:
+def native_shape(shape: Shape) -> Any:
+    """The shape as the engine takes it; raises ModelUnsupportedError where the engine cannot run such a network."""
     try:
         return _required().Shape(
             layers=shape.layers,
@@ -218,9 +196,18 @@ def _native_shape(shape: Shape) -> Any:
         raise ModelUnsupportedError(f"The native engine cannot run {shape}: {error}.") from error
 
 
-def _checked_weights(trunk: Trunk, native_shape: Any) -> list[npt.NDArray[np.float32]]:
+def _required() -> ModuleType:
+    if _engine is None:
+        raise ModelUnsupportedError(
+            "The native engine was not compiled when twinrank was installed; install a C++17 compiler and then "
+            "`pip install --force-reinstall --no-deps twinrank`, or run ReferenceNetwork."
+        )
+    return _engine
+
+
+def _checked_weights(trunk: Trunk, ready: Any) -> list[npt.NDArray[np.float32]]:
     weights = []
-    for name, expected in native_shape.weights():
+    for name, expected in ready.weights():
         weight = trunk.weights.get(name)
         if weight is None:
             raise ModelDamagedError(f"The network has no weight {name!r}; {tuple(expected)} numbers were expected.")
@@ -244,10 +231,6 @@ def _known(precision: str) -> Precision:
         if precision == known:
             return known
     raise InputError(f"The precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
-
-
-def _wished(path: str | None) -> str:
-    return path or os.environ.get("TWINRANK_ENGINE", "")
 
 
 def _positive(threads: int | None) -> int | None:

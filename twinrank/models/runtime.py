@@ -100,7 +100,7 @@ def _runs_natively(checkpoint: Checkpoint) -> bool:
     from twinrank.models import native
 
     try:
-        native._native_shape(checkpoint.shape)
+        native.native_shape(checkpoint.shape)
     except ModelUnsupportedError:
         return False
     return True
