@@ -45,21 +45,31 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def load_tiny() -> ModuleType:
-    """tests/models/tiny.py, which writes small random checkpoints; no package holds it, so it is loaded by its place."""
-    if "twinrank_tiny" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("twinrank_tiny", HERE.parent / "models" / "tiny.py")
+def load_by_place(name: str) -> ModuleType:
+    """tests/models/NAME.py, which writes small random checkpoints; no package holds it, so it is loaded by its place."""
+    known = f"twinrank_{name}"
+    if known not in sys.modules:
+        spec = importlib.util.spec_from_file_location(known, HERE.parent / "models" / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules["twinrank_tiny"] = module
+        sys.modules[known] = module
         spec.loader.exec_module(module)
-    return sys.modules["twinrank_tiny"]
+    return sys.modules[known]
+
+
+def load_tiny() -> ModuleType:
+    return load_by_place("tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     return load_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_colbert() -> ModuleType:
+    return load_by_place("tiny_colbert")
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,10 @@ FLOORS = [
     {"readers", "store", "maxsim"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
-    {"ingest", "loaded"},
+    {"encoding"},
+    {"ingest", "loaded", "views"},
     {"derived"},
+    {"assembly"},
     {"collection"},
     {"evaluate"},
     {"show"},

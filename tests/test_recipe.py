@@ -29,7 +29,7 @@ def test_a_recipe_reads_back_as_it_was_written() -> None:
         """
     )
     assert recipe.fuse.weights == FuseWeights(vectors=0.25, words=2.0)
-    assert recipe.rerank == (RerankSettings("first", 20), RerankSettings("second"))
+    assert recipe.rerank == (RerankSettings("first", candidates=20), RerankSettings("second"))
     assert Recipe.parse(recipe.to_toml()) == recipe
 
 
@@ -46,17 +46,23 @@ def test_every_built_in_recipe_reads_back(name: str) -> None:
         ("[retrieve]\nwords = 'ten'", "retrieve, words: expected int, got 'ten'"),
         ("[retrieve]\nwords = true", "retrieve, words: expected int, got True"),
         ("[retrieve]\nwords = -1", "retrieve, words: expected 0 to 1000000, got -1"),
-        ("[retrieve]\nwords = 0\nvectors = 0", "both 0"),
+        ("[retrieve]\nwords = 0\nvectors = 0", "all 0"),
         ("[passages]\nsize = 4", "the size of passages is 4 tokens"),
         ("[passages]\nsize = 100\noverlap = 100", "the overlap of passages is 100 tokens"),
         ("[fuse]\nmethod = 'magic'", "fuse, method: expected one of score, rank, got 'magic'"),
         ("[fuse]\nweights = 3", "fuse, weights: expected a table, got 3"),
+        ("[[rerank]]\nkind = 'bm25'", "rerank, kind: expected one of cross-encoder, maxsim"),
+        ("[[rerank]]\nkind = 'maxsim'\nmodel = 'm'", "maxsim takes no model"),
+        ("[[rerank]]\nkind = 'maxsim'\nweight = 1.5", "rerank, weight: expected 0.0 to 1.0"),
+        ("[tokens]\nformat = 'int2'", "tokens, format: expected one of int8, int4"),
+        ("[tokens]\npooling = 0.5", "tokens, pooling: expected 1.0 to"),
+        ("[encoder]\npooling = 'sum'", "encoder, pooling: expected one of"),
         ("[fuse]\nweights = { words = 0, vectors = 0 }", "at least one weight must be above 0"),
         ("[fuse]\nweights = { words = nan }", "expected 0.0 to 1000000.0, got nan"),
         ("[encoder]\nmodel = ''", "encoder, model"),
         ("[encoder]\nprecision = 'int3'", "expected one of auto, int8, bf16, fp32, got 'int3'"),
         ("[rerank]\nmodel = 'm'", "expected [[rerank]] tables"),
-        ("[[rerank]]\ncandidates = 10", "missing 1 required positional argument: 'model'"),
+        ("[[rerank]]\ncandidates = 10", "rerank: model is missing"),
         ("[[rerank]]\nmodel = 'm'\ncandidates = 0", "rerank, candidates: expected 1 to"),
         ("model = ", "not valid TOML"),
     ],

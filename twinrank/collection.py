@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
+from twinrank.assembly import Assembly
 from twinrank.derived import Derived, one_at_a_time
+from twinrank.encoding import PassageEncoder, ViewPlan
 from twinrank.errors import CollectionError, ModelMismatchError, QueryError, RecipeError
 from twinrank.index.vectors import VectorIndex
-from twinrank.index.words import WordIndex
-from twinrank.ingest import VIEW, AddReport, Ingest
+from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
 from twinrank.readers import documents, read
-from twinrank.recipe import NO_MODEL, Recipe
+from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
-from twinrank.search.fuse import Fusion
-from twinrank.search.pipeline import Pipeline, Trace, Traced
-from twinrank.search.rerank import Rerank
+from twinrank.search.pipeline import Trace, Traced
 from twinrank.search.results import Results
-from twinrank.search.retrieve import IndexSource
 from twinrank.status import CheckReport, Status, ViewStatus
 from twinrank.store import FILE_NAME, FieldSummary, Store
 from twinrank.text import Analyzer, normalize
 from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Vectors
+from twinrank.views import add_view, check_view, is_kept, make_views
 
 RECIPE = "recipe.toml"
 WRITER_PATIENCE = 10.0
@@ -71,13 +70,20 @@ class Collection:
         self.analyzer = Analyzer(chosen.words.language)
         self._loaded = Loaded(chosen)
         if not known:
-            _ = self._loaded.encoder  # a model that is not there is told before anything is made
+            _ = self._loaded.passages  # a model that is not there is told before anything is made
         self.store = Store.open(self.path, create=not known)
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
             self._keep_recipe()
-        self._derived = Derived(self.path / "index", self.store, self.analyzer, self.notices.append)
+        self._derived = Derived(
+            self.path / "index",
+            self.store,
+            self.analyzer,
+            self.notices.append,
+            multivectors=chosen.retrieve.tokens > 0,
+        )
+        self._assembly = Assembly(chosen, self._loaded, self.store, self.analyzer, self._checked)
         self._noted: set[str] = set()
         self._lock = threading.RLock()
 
@@ -166,19 +172,25 @@ class Collection:
         return report
 
     def _encode_again(self, progress: Callable[[int], None] | None) -> AddReport:
-        encoder = self.encoder
-        view = self.store.views().get(VIEW)
-        finishing = view is not None and encoder is not None and not view.complete and view.fingerprint == encoder.fingerprint
-        if view is not None and not finishing:
-            self.store.drop_view(VIEW)
+        encoder = self._loaded.passages
+        plans = () if encoder is None else encoder.views
+        kept = {plan.name for plan in plans if is_kept(self.store, plan)}
+        views = self.store.views()
+        complete = set(views) == kept == {plan.name for plan in plans} and all(view.complete for view in views.values())
+        if complete or self.store.get_meta("passages") != self.recipe.stored:
+            kept = set()  # everything anew; otherwise only what is missing
+        for name in set(views) - kept:
+            self.store.drop_view(name)
         report = AddReport()
         ingest = Ingest(self.store, encoder, self.recipe.passages, encode=False)
-        ingest.add(self._all_documents(), report)
+        if not kept:
+            ingest.add(self._all_documents(), report)
         self._keep_recipe()
-        if encoder is not None:
-            self._make_view(encoder)
-            ingest.encode_missing(report, progress)
-            self.store.complete_view(VIEW)
+        for plan in plans:
+            view = add_view(self.store, plan)
+            if not view.complete:
+                ingest.encode_missing(plan.name, report, progress)
+                self.store.complete_view(plan.name)
         return report
 
     def _all_documents(self) -> Iterable[Document]:
@@ -206,12 +218,12 @@ class Collection:
         started = perf_counter()
         text = _check_query(query, k)
         condition = None if where is None else filters.parse(where)
-        words, vectors = self._derived.refresh()
+        indexes = self._derived.refresh()
         allowed = None if condition is None else self.store.select(condition)
         available = self.store.count_passages() if allowed is None else len(allowed)
         if available == 0:
             return Results(query, (), perf_counter() - started)
-        pipeline = self._pipeline(words, vectors)
+        pipeline = self._assembly.pipeline(indexes)
         ranking, trace = pipeline.run(text, allowed)
         hits = self._hits(ranking, k, trace)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
@@ -245,11 +257,9 @@ class Collection:
             raise QueryError(f"similar takes at least one id and a diversity of 0 to 1; got {liked} and {diversity}")
         _check_query("similar", k)
         condition = None if where is None else filters.parse(where)
-        _, index = self._derived.refresh()
+        index = self._derived.refresh().vectors
         if index is None:
-            raise ModelMismatchError(
-                f"{self.path} holds no vectors; to encode its documents: twinrank rebuild --encode -c {self.path}"
-            )
+            raise ModelMismatchError(f"{self.path} holds no vectors; to encode its documents: {self._again}")
         target = self._mean_vector(liked, index) - (0.5 * self._mean_vector(unliked, index) if unliked else 0)
         given = self._passages_of([*liked, *unliked])
         allowed = None if condition is None else self.store.select(condition)
@@ -319,86 +329,27 @@ class Collection:
         best = np.sort(firsts)  # (documents,), still best first
         return Ranking(ranking.keys[best], ranking.scores[best])
 
-    def _pipeline(self, words: WordIndex, vectors: VectorIndex | None) -> Pipeline:
-        recipe = self.recipe
-        sources: list[tuple[IndexSource[Any], int]] = []
-        if recipe.retrieve.vectors and recipe.encoder.model != NO_MODEL:
-            encoder = self._matching_encoder()
-            assert vectors is not None
-            source = IndexSource("vectors", vectors, lambda text: encoder.encode([text], side="query")[0])
-            sources.append((source, recipe.retrieve.vectors))
-        if recipe.retrieve.words:
-            sources.append((IndexSource("words", words, self.analyzer), recipe.retrieve.words))
-        if not sources:
-            raise RecipeError('the recipe retrieves by vectors alone and has no encoder (model = "none"); set retrieve, words')
-        weights = recipe.fuse.weights
-        fusion = Fusion(recipe.fuse.method, {"vectors": weights.vectors, "words": weights.words}, recipe.fuse.constant)
-        rerank = [
-            Rerank(f"rerank {stage.model}", self._loaded.scorer(stage), self._texts, stage.candidates)
-            for stage in recipe.rerank
-        ]
-        return Pipeline(sources, fusion, rerank, self._loaded.rewrite)
-
-    def _texts(self, keys: Keys) -> list[str]:
-        stored = {passage.key: passage.titled_text for passage in self.store.passages(keys)}
-        return [stored.get(key, "") for key in keys.tolist()]  # empty where it was deleted a moment ago
-
     # -- models ----------------------------------------------------------------------------------------------------------
 
     @property
     def encoder(self) -> Encoder | None:
-        """The recipe's encoder, opened when first asked for; None where the recipe has none."""
+        """What gives a passage its one vector, opened when first asked for; None where the recipe has no such model."""
         return self._loaded.encoder
 
-    def _writing_encoder(self) -> Encoder | None:
-        """The encoder, with its view there to take its vectors."""
-        encoder = self.encoder
-        if encoder is None:
-            view = self.store.views().get(VIEW)
-            if view is not None:
-                raise ModelMismatchError(
-                    f'{self.path} holds vectors of {view.model}, and the recipe has no encoder (model = "none"); '
-                    "documents added now would lack them. Put the model back, or drop all vectors: "
-                    "twinrank rebuild --encode --model none"
-                )
-            return None
-        self._make_view(encoder)
-        return self._matching_encoder(writing=True)
+    @property
+    def _again(self) -> str:
+        return f"twinrank rebuild --encode -c {shlex.quote(str(self.path))}"
 
-    def _make_view(self, encoder: Encoder) -> None:
-        view = self.store.views().get(VIEW)
-        if view is None:
-            self.store.add_view(VIEW, model=encoder.name, fingerprint=encoder.fingerprint, dimension=encoder.dimension)
-
-    def _matching_encoder(self, *, writing: bool = False) -> Encoder:
-        """The encoder, once it is sure that the stored vectors are its own and all there.
-
-        For searching, the same model in another number format will do: its vectors are near enough, and a collection made
-        where the native engine runs can be searched where it does not.
-        """
-        encoder, view = self.encoder, self.store.views().get(VIEW)
-        assert encoder is not None
-        again = f"twinrank rebuild --encode -c {self.path}"
-        if view is None:
-            raise ModelMismatchError(f"{self.path} holds no vectors; to encode its documents with {encoder.name}: {again}")
-        if _model_of(view.fingerprint) != _model_of(encoder.fingerprint) or (
-            writing and view.fingerprint != encoder.fingerprint
-        ):
-            raise ModelMismatchError(
-                f"the vectors of {self.path} were made by {view.model} (fingerprint {view.fingerprint}), and the recipe's "
-                f"encoder is {encoder.name} (fingerprint {encoder.fingerprint}). Put the recipe's model back, "
-                f"or encode every document again: {again}"
-            )
-        if view.fingerprint != encoder.fingerprint:
-            self._note_once(
-                f"queries are encoded in {encoder.fingerprint.split(':')[-1]} and the documents were in "
-                f"{view.fingerprint.split(':')[-1]}: scores differ in the third digit"
-            )
-        if not view.complete:
-            raise CollectionError(
-                f"not every passage of {self.path} has its vector: an encoding was interrupted; finish it: {again}"
-            )
+    def _writing_encoder(self) -> PassageEncoder | None:
+        """The models, with their views there to take what they give."""
+        encoder = self._loaded.passages
+        make_views(self.store, () if encoder is None else encoder.views, self._again)
         return encoder
+
+    def _checked(self, plan: ViewPlan) -> None:
+        """Make sure, before searching, that a view is of the recipe's model, and all there."""
+        if (notice := check_view(self.store, plan, self._again)) is not None:
+            self._note_once(notice)
 
     def _note_once(self, notice: str) -> None:
         if notice not in self._noted:
@@ -471,11 +422,6 @@ def _check_query(query: str, k: int) -> str:
 def _notes(trace: Trace) -> Iterator[str]:
     if trace.forms:
         yield f"searched as: {' | '.join(trace.forms)}"
-
-
-def _model_of(fingerprint: str) -> str:
-    """A fingerprint without its number format."""
-    return fingerprint.split(":")[0]
 
 
 def _behind(first: Ranking, deeper: Ranking) -> Ranking:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import CollectionBusyError, IndexDamagedError
+from twinrank.index.multivectors import MultiVectorIndex
 from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
-from twinrank.ingest import VIEW
 from twinrank.status import IndexStatus
-from twinrank.store import Store
+from twinrank.store import Store, View
 from twinrank.text import Analyzer
 from twinrank.types import Keys
 
@@ -41,53 +42,215 @@ def one_at_a_time(lock: Path, patience: float, doing: str) -> Iterator[None]:
         ) from error
 
 
+class Indexes(NamedTuple):
+    """What is searched, as the store is now; None where the store holds no such view, or nobody asks for its index."""
+
+    words: WordIndex
+    vectors: VectorIndex | None
+    tokens: MultiVectorIndex | None
+
+
 class Changing(Protocol):
     """What catching up asks of an index; removing before adding makes doing it twice the same as once."""
 
     sequence: int
+    stamp: str
+
+    def __len__(self) -> int: ...
 
     def remove(self, keys: Keys) -> None: ...
 
+    def verify(self) -> list[str]: ...
 
-class Derived:
-    """The word index and the vector index of one collection, never older than the store when they are handed out.
+    def size(self) -> int: ...
 
-    They live in `folder`; where that cannot be written, in a temporary folder of this process.
-    """
 
-    def __init__(self, folder: Path, store: Store, analyzer: Analyzer, notify: Callable[[str], None]) -> None:
-        self.folder = folder
+class Keeper(Protocol):
+    """How one kind of index is opened, made and filled from the store."""
+
+    name: str
+    in_memory: bool
+    """Whether changes can be taken in without writing, as a collection that is read only needs it."""
+
+    def stamp(self, views: Mapping[str, View]) -> str | None:
+        """What the index is made of, told by the store's views; None where it cannot be made."""
+        ...
+
+    def path(self, place: Path) -> Path: ...
+
+    def open(self, path: Path, stamp: str) -> Any: ...
+
+    def build(self, path: Path, stamp: str, sequence: int) -> Any: ...
+
+    def reopen(self, index: Any) -> None:
+        """Another process may have brought the files up to date."""
+        ...
+
+    def put(self, index: Any, keys: Keys) -> None:
+        """Add these passages as the store has them."""
+        ...
+
+    def finish(self, index: Any, sequence: int) -> None:
+        """The index now reflects change `sequence`; keep that on disk as the index sees fit."""
+        ...
+
+    def close(self, index: Any) -> None: ...
+
+
+class Words:
+    """BM25 over the passages' titled texts."""
+
+    name = "words"
+    in_memory = False
+
+    def __init__(self, store: Store, analyzer: Analyzer) -> None:
         self.store = store
         self.analyzer = analyzer
+
+    def stamp(self, views: Mapping[str, View]) -> str | None:
+        return self.analyzer.fingerprint
+
+    def path(self, place: Path) -> Path:
+        return place / "words"
+
+    def open(self, path: Path, stamp: str) -> WordIndex:
+        return WordIndex.open(path, stamp=stamp)
+
+    def build(self, path: Path, stamp: str, sequence: int) -> WordIndex:
+        index = WordIndex.create(path, stamp=stamp)
+        for keys, texts in self.store.iterate_passages():
+            index.add(keys, [self.analyzer(text) for text in texts])
+        index.commit(sequence)
+        return index
+
+    def reopen(self, index: WordIndex) -> None:
+        index.refresh()
+
+    def put(self, index: WordIndex, keys: Keys) -> None:
+        passages = self.store.passages(keys)
+        found = np.array([passage.key for passage in passages], np.int64)
+        index.add(found, [self.analyzer(passage.titled_text) for passage in passages])
+
+    def finish(self, index: WordIndex, sequence: int) -> None:
+        index.commit(sequence)
+
+    def close(self, index: WordIndex) -> None:
+        index.close()
+
+
+class ViewKeeper:
+    """What the indexes over views have in common: their stamp is the view's fingerprint."""
+
+    in_memory = True
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = name
+
+    def stamp(self, views: Mapping[str, View]) -> str | None:
+        view = views.get(self.name)
+        return None if view is None or not view.complete else view.fingerprint
+
+    def path(self, place: Path) -> Path:
+        return place / f"{self.name}.index"
+
+    def reopen(self, index: Any) -> None:
+        """What changed on disk is in the store's log too."""
+
+    def finish(self, index: Any, sequence: int) -> None:
+        index.save(sequence)
+
+    def close(self, index: Any) -> None:
+        """Mapped files close by themselves."""
+
+
+class PassageVectors(ViewKeeper):
+    """One vector a passage."""
+
+    def open(self, path: Path, stamp: str) -> VectorIndex:
+        return VectorIndex.open(path, stamp=stamp)
+
+    def build(self, path: Path, stamp: str, sequence: int) -> VectorIndex:
+        view = self.store.views()[self.name]
+        return VectorIndex.build(path, view.dimension, self.store.iterate_vectors(self.name), sequence=sequence, stamp=stamp)
+
+    def put(self, index: VectorIndex, keys: Keys) -> None:
+        index.add(keys, self.store.vectors(self.name, keys))
+
+
+class TokenVectors(ViewKeeper):
+    """One vector a token; made where somebody searches it, and where there are no other vectors to search."""
+
+    def __init__(self, store: Store, name: str, searched: bool) -> None:
+        super().__init__(store, name)
+        self.searched = searched
+
+    def stamp(self, views: Mapping[str, View]) -> str | None:
+        stamp = super().stamp(views) if self.searched or VECTORS not in views else None
+        return None if stamp is None else f"{stamp} {views[self.name].settings['format']}"
+
+    def open(self, path: Path, stamp: str) -> MultiVectorIndex:
+        return MultiVectorIndex.open(path, stamp=stamp)
+
+    def build(self, path: Path, stamp: str, sequence: int) -> MultiVectorIndex:
+        view = self.store.views()[self.name]
+        return MultiVectorIndex.build(path, view.codec, self.store.iterate_tokens(self.name), sequence, stamp=stamp)
+
+    def put(self, index: MultiVectorIndex, keys: Keys) -> None:
+        index.add(keys, self.store.tokens(self.name, keys))
+
+
+class Derived:
+    """The indexes of one collection, never older than the store when they are handed out.
+
+    They live in `folder`; where that cannot be written, in a temporary folder of this process. `multivectors` says that token
+    vectors are searched: reranking alone reads them from the store.
+    """
+
+    def __init__(
+        self, folder: Path, store: Store, analyzer: Analyzer, notify: Callable[[str], None], *, multivectors: bool = False
+    ) -> None:
+        self.folder = folder
+        self.store = store
         self._notify = notify
-        self._words: WordIndex | None = None
-        self._vectors: VectorIndex | None = None
+        self._keepers: list[Keeper] = [
+            Words(store, analyzer),
+            PassageVectors(store, VECTORS),
+            TokenVectors(store, TOKENS, multivectors),
+        ]
+        self._open: dict[str, Changing] = {}
         self._temporary: str | None = None
         self._lock = threading.RLock()
 
-    def refresh(self) -> tuple[WordIndex, VectorIndex | None]:
-        """The indexes as the store is now; there is no vector index where the store has no complete view."""
+    def refresh(self) -> Indexes:
+        """The indexes as the store is now."""
         with self._lock:
             sequence = self.store.sequence()
-            view = self.store.views().get(VIEW)
-            stamp = view.fingerprint if view is not None and view.complete else None
-            if not self._is_current(sequence, stamp) and not self.store.writable and self._temporary is None:
-                self._read_only(sequence, stamp)
-            if not self._is_current(sequence, stamp):
+            views = self.store.views()
+            stamps = {keeper.name: keeper.stamp(views) for keeper in self._keepers}
+            if not self._are_current(sequence, stamps) and not self.store.writable and self._temporary is None:
+                self._open = self._read_only(sequence, stamps)
+            if not self._are_current(sequence, stamps):
                 with self._alone():
-                    self._words = self._current_words(sequence)
-                    self._vectors = (
-                        None if view is None or stamp is None else self._current_vectors(view.dimension, stamp, sequence)
-                    )
-            assert self._words is not None
-            return self._words, self._vectors
+                    for keeper in self._keepers:
+                        stamp = stamps[keeper.name]
+                        if stamp is None:
+                            self._open.pop(keeper.name, None)
+                        else:
+                            self._open[keeper.name] = self._caught_up(keeper, stamp, sequence)
+            found: dict[str, Any] = self._open
+            return Indexes(found["words"], found.get(VECTORS), found.get(TOKENS))
 
     def rebuild(self) -> None:
         """Delete the indexes and make them anew from the store, which encodes nothing."""
         with self._lock, self._alone():
             self._drop()
-            shutil.rmtree(self._words_folder, ignore_errors=True)
-            self._vectors_file.unlink(missing_ok=True)
+            for keeper in self._keepers:
+                path = keeper.path(self._place)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         self.refresh()
 
     def close(self) -> None:
@@ -126,33 +289,23 @@ class Derived:
                     )
         return tuple(names), tuple(problems)
 
-    def _look(self) -> Iterator[tuple[str, WordIndex | VectorIndex | None, str | None]]:
-        """(name, index or None, what is wrong with it) as they are on disk; a folder that is not there is no problem."""
-        try:
-            yield "words", WordIndex.open(self._words_folder, stamp=self.analyzer.fingerprint), None
-        except IndexDamagedError as error:
-            yield "words", None, str(error) if self._words_folder.exists() else None
-        view = self.store.views().get(VIEW)
-        if view is None:
-            return
-        try:
-            yield "vectors", VectorIndex.open(self._vectors_file, stamp=view.fingerprint), None
-        except IndexDamagedError as error:
-            yield "vectors", None, str(error) if self._vectors_file.exists() else None
+    def _look(self) -> Iterator[tuple[str, Changing | None, str | None]]:
+        """(name, index or None, what is wrong with it) as they are on disk; a file that is not there is no problem."""
+        views = self.store.views()
+        for keeper in self._keepers:
+            stamp, path = keeper.stamp(views), keeper.path(self._place)
+            if stamp is None:
+                continue
+            try:
+                yield keeper.name, keeper.open(path, stamp), None
+            except IndexDamagedError as error:
+                yield keeper.name, None, str(error) if path.exists() else None
 
     # -- where -----------------------------------------------------------------------------------------------------------
 
     @property
     def _place(self) -> Path:
         return self.folder if self._temporary is None else Path(self._temporary)
-
-    @property
-    def _words_folder(self) -> Path:
-        return self._place / "words"
-
-    @property
-    def _vectors_file(self) -> Path:
-        return self._place / f"{VIEW}.index"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -166,81 +319,57 @@ class Derived:
 
     # -- catching up -----------------------------------------------------------------------------------------------------
 
-    def _read_only(self, sequence: int, stamp: str | None) -> None:
-        """Take the indexes on disk where they are current, or can be made so in memory."""
-        try:
-            self._words = WordIndex.open(self._words_folder, stamp=self.analyzer.fingerprint)
-            if stamp is not None:
-                self._vectors = VectorIndex.open(self._vectors_file, stamp=stamp)
-                added = self._remove_changed(self._vectors)
-                self._vectors.add(added, self.store.vectors(VIEW, added))
-                self._vectors.sequence = sequence
-        except IndexDamagedError:
-            self._words = self._vectors = None
-        if self._words is not None and self._words.sequence != sequence:
-            self._words = self._vectors = None
-
-    def _is_current(self, sequence: int, stamp: str | None) -> bool:
-        if self._words is None or self._words.sequence != sequence:
+    def _are_current(self, sequence: int, stamps: dict[str, str | None]) -> bool:
+        if set(self._open) != {name for name, stamp in stamps.items() if stamp is not None}:
             return False
-        if stamp is None:
-            return self._vectors is None
-        return self._vectors is not None and self._vectors.sequence == sequence and self._vectors.stamp == stamp
+        return all(index.sequence == sequence and index.stamp == stamps[name] for name, index in self._open.items())
 
-    def _current_words(self, sequence: int) -> WordIndex:
-        index = None
+    def _read_only(self, sequence: int, stamps: dict[str, str | None]) -> dict[str, Changing]:
+        """The indexes on disk where all are current, or can be made so in memory; otherwise none."""
+        found: dict[str, Changing] = {}
         try:
-            if self._words is None:
-                index = WordIndex.open(self._words_folder, stamp=self.analyzer.fingerprint)
+            for keeper in self._keepers:
+                if (stamp := stamps[keeper.name]) is None:
+                    continue
+                found[keeper.name] = index = keeper.open(keeper.path(self._place), stamp)
+                if keeper.in_memory:
+                    self._take_changes(keeper, index)
+                    index.sequence = sequence
+                elif index.sequence != sequence:
+                    return {}
+        except IndexDamagedError:
+            return {}
+        return found
+
+    def _caught_up(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
+        path, index = keeper.path(self._place), self._open.get(keeper.name)
+        try:
+            if index is not None and index.stamp == stamp:
+                keeper.reopen(index)
             else:
-                index = self._words
-                index.refresh()  # another process may have brought it up to date
-            added = self._remove_changed(index)
-            for start in range(0, len(added), AT_ONCE):
-                passages = self.store.passages(added[start : start + AT_ONCE])
-                keys = np.array([passage.key for passage in passages], np.int64)
-                index.add(keys, [self.analyzer(passage.titled_text) for passage in passages])
-        except IndexDamagedError as error:
-            self._tell("words", error, self._words_folder.exists())
-            if index is not None:
-                index.close()
-            index = WordIndex.create(self._words_folder, stamp=self.analyzer.fingerprint)
-            for keys, texts in self.store.iterate_passages():
-                index.add(keys, [self.analyzer(text) for text in texts])
-        if index.sequence != sequence or not len(index):
-            index.commit(sequence)
-        return index
-
-    def _current_vectors(self, dimension: int, stamp: str, sequence: int) -> VectorIndex:
-        try:
-            index = self._vectors
-            if index is None or index.stamp != stamp:
-                index = VectorIndex.open(self._vectors_file, stamp=stamp)
-            added = self._remove_changed(index)
-            for start in range(0, len(added), AT_ONCE):
-                keys = added[start : start + AT_ONCE]
-                index.add(keys, self.store.vectors(VIEW, keys))
+                index = keeper.open(path, stamp)
             if index.sequence != sequence:
-                index.save(sequence)
+                self._take_changes(keeper, index)
+                keeper.finish(index, sequence)
         except IndexDamagedError as error:
-            self._tell("vectors", error, self._vectors_file.exists())
-            index = VectorIndex.build(
-                self._vectors_file, dimension, self.store.iterate_vectors(VIEW), sequence=sequence, stamp=stamp
-            )
+            if path.exists():
+                self._notify(f"the index {keeper.name} was made anew from the store: {error}")
+            if index is not None:
+                keeper.close(index)
+            index = keeper.build(path, stamp, sequence)
+        assert index is not None
         return index
 
-    def _remove_changed(self, index: Changing) -> Keys:
-        """Take out every passage that changed since the index was current; returns the keys to put in again."""
+    def _take_changes(self, keeper: Keeper, index: Changing) -> None:
+        """Take out every passage that changed since the index was current, and put those that are there in again."""
         changes = self.store.changes_since(index.sequence)
         for start in range(0, len(changes), AT_ONCE):
             index.remove(np.array([key for _, key, _ in changes[start : start + AT_ONCE]], np.int64))
-        return np.array([key for _, key, kind in changes if kind == "add"], np.int64)
-
-    def _tell(self, name: str, error: IndexDamagedError, existed: bool) -> None:
-        if existed:
-            self._notify(f"the index {name} was made anew from the store: {error}")
+        added = np.array([key for _, key, kind in changes if kind == "add"], np.int64)
+        for start in range(0, len(added), AT_ONCE):
+            keeper.put(index, added[start : start + AT_ONCE])
 
     def _drop(self) -> None:
-        if self._words is not None:
-            self._words.close()
-        self._words = self._vectors = None
+        for keeper in self._keepers:
+            if (index := self._open.pop(keeper.name, None)) is not None:
+                keeper.close(index)

@@ -9,20 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
-from typing import TypeAlias
 
 import numpy as np
 
+from twinrank.encoding import Encoded, PassageEncoder
 from twinrank.readers import Problem
 from twinrank.store import PreparedDocument, PreparedPassage, Store
 from twinrank.text import Chunking, Span, chunk
-from twinrank.types import Document, Encoder, Vectors
-
-Encoded: TypeAlias = tuple[Vectors, int]
-"""A passage's vector (dimension,) and the tokens that were dropped before."""
-
-VIEW = "vectors"
-"""The name of the view that holds one vector a passage."""
+from twinrank.types import Document, Vectors
 
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 400_000
@@ -81,10 +75,10 @@ class AddReport:
 
 @dataclass(frozen=True)
 class Ingest:
-    """Brings documents into a store, with the encoder that makes its view (None: words alone)."""
+    """Brings documents into a store, with the models that make its views (None: words alone)."""
 
     store: Store
-    encoder: Encoder | None
+    encoder: PassageEncoder | None
     passages: Chunking
     encode: bool = True
     """False: passages are cut by the encoder's tokens but not encoded; `encode_missing` does that later."""
@@ -135,49 +129,43 @@ class Ingest:
             PreparedDocument(
                 document,
                 digests[document.id],
-                [
-                    PreparedPassage(start, end, digest, self._with_vector(vectors.get(digest)))
-                    for start, end, digest, _ in passages
-                ],
+                [PreparedPassage(start, end, digest, vectors.get(digest, {})) for start, end, digest, _ in passages],
             )
             for document, passages in cut
         ]
 
-    def _with_vector(self, encoded: Encoded | None) -> dict[str, tuple[Vectors | None, int]]:
-        """None asks the store to take over the vector that the document's passage of the same digest has."""
-        if self.encoder is None or not self.encode:
-            return {}
-        return {VIEW: encoded or (None, 0)}
-
-    def encode_missing(self, report: AddReport, progress: Callable[[int], None] | None = None) -> None:
-        """Encode the passages that have no vector yet, wherever an earlier call was interrupted."""
+    def encode_missing(self, view: str, report: AddReport, progress: Callable[[int], None] | None = None) -> None:
+        """Encode the passages that a view has nothing of yet, wherever an earlier call was interrupted."""
         if self.encoder is None:
             return
         started = perf_counter()
-        for keys, texts in self.store.passages_without_vectors(VIEW):
-            encoded = self._encode({str(key): text for key, text in zip(keys.tolist(), texts, strict=True)}, report)
-            vectors = np.stack([vector for vector, _ in encoded.values()])  # (passages, dimension)
-            self.store.set_vectors(VIEW, keys, vectors, [dropped for _, dropped in encoded.values()])
+        kind = self.store.views()[view].kind
+        for keys, texts in self.store.passages_without_vectors(view):
+            encoded = self.encoder.encode(texts, [view])
+            _count(report, encoded)
+            vectors, dropped = zip(*encoded.vectors[view], strict=True)
+            if kind == "tokens":
+                self.store.set_tokens(view, keys, vectors, dropped)
+            else:
+                self.store.set_vectors(view, keys, np.stack(vectors), dropped)
             if progress is not None:
                 progress(len(keys))
         report.seconds += perf_counter() - started
 
-    def _encode(self, texts: dict[str, str], report: AddReport) -> dict[str, Encoded]:
+    def _encode(self, texts: dict[str, str], report: AddReport) -> dict[str, dict[str, tuple[Vectors, int]]]:
+        """Digest → view → vectors; what has none takes over those of the document's passage of the same digest."""
         if self.encoder is None or not texts:
             return {}
-        tokens = self.encoder.tokenize(list(texts.values()))
-        vectors = self.encoder.embed(tokens)  # (texts, dimension)
-        dropped = np.zeros(len(texts), np.int32) if tokens.dropped is None else tokens.dropped
-        report.encoded += len(texts)
-        report.tokens += len(tokens.ids)
-        report.truncated += int((dropped > 0).sum())
-        report.dropped += int(dropped.sum())
-        return {digest: (vectors[i], int(dropped[i])) for i, digest in enumerate(texts)}
+        encoded = self.encoder.encode(list(texts.values()))
+        _count(report, encoded)
+        return {
+            digest: {view: vectors[place] for view, vectors in encoded.vectors.items()} for place, digest in enumerate(texts)
+        }
 
     def _cut(self, document: Document) -> list[tuple[int, int, str, str]]:
         """(start, end, digest, titled text) of every passage."""
         passages = []
-        token_spans = _word_spans if self.encoder is None else self.encoder.token_offsets
+        token_spans = _word_spans if self.encoder is None else self.encoder.counting.token_offsets
         for start, end in chunk(document.text, document.title, token_spans=token_spans, size=self._size, overlap=self._overlap):
             text = f"{document.title} {document.text[start:end]}".strip()
             passages.append((start, end, _digest(text), text))
@@ -188,8 +176,9 @@ class Ingest:
         """How many tokens of title and text go into one passage: the encoder's own tokens and its prompt take their part."""
         if self.encoder is None or self.passages.size == 0:
             return self.passages.size
-        around = int(self.encoder.tokenize([""]).lengths[0])
-        return max(min(self.passages.size, self.encoder.max_tokens) - around, SMALLEST)
+        model = self.encoder.counting
+        around = int(model.tokenize([""]).lengths[0])
+        return max(min(self.passages.size, model.max_tokens) - around, SMALLEST)
 
     @property
     def _overlap(self) -> int:
@@ -199,9 +188,16 @@ class Ingest:
     def _digest(self, document: Document) -> str:
         """Equal digests: the same document, cut in the same way."""
         content = [document.title, document.text, document.source, dict(document.fields)]
-        cut_by = None if self.encoder is None else self.encoder.fingerprint.split(":")[0]
+        cut_by = None if self.encoder is None else self.encoder.counting.fingerprint.split(":")[0]
         settings = [self._size, self.passages.overlap, cut_by]
         return _digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))
+
+
+def _count(report: AddReport, encoded: Encoded) -> None:
+    report.encoded += encoded.texts
+    report.tokens += encoded.tokens
+    report.truncated += encoded.truncated
+    report.dropped += encoded.dropped
 
 
 def _word_spans(text: str) -> list[Span]:

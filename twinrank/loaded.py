@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import cast
 
-from twinrank.recipe import NO_MODEL, Recipe, RerankSettings
+from twinrank.encoding import PassageEncoder
+from twinrank.errors import RecipeError
+from twinrank.models import kinds
+from twinrank.models.biencoder import BiEncoder
+from twinrank.models.crossencoder import CrossEncoder
+from twinrank.models.kinds import Kind
+from twinrank.models.lateinteraction import LateInteraction
+from twinrank.models.translator import Translator
+from twinrank.models.trunk import Pooling
+from twinrank.models.twintower import TwinTower
+from twinrank.recipe import NO_MODEL, EncoderSettings, Recipe, RerankSettings, TokenSettings
 from twinrank.search.rewrite import Rewrite
 from twinrank.types import Encoder, Scorer
 
-if TYPE_CHECKING:
-    from twinrank.models.translator import Translator
-
 
 class Loaded:
-    """Encoder, rerankers and translator of one recipe; opening the collection opens none of them."""
+    """Encoders, rerankers and translator of one recipe; opening the collection opens none of them."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._encoder: Encoder | None = None
         self._scorers: dict[RerankSettings, Scorer] = {}
         self._translator: Translator | None = None
 
+    @cached_property
+    def passages(self) -> PassageEncoder | None:
+        """What makes the views of passages; None where the recipe has no encoder."""
+        settings, tokens = self.recipe.encoder, self.recipe.tokens
+        if settings.model == NO_MODEL:
+            if tokens is not None:
+                raise RecipeError('[tokens] keeps the token vectors of an encoder, and the recipe has none (model = "none")')
+            return None
+        pooling = None if tokens is None else tokens.pooling
+        kind = kinds.recognise(settings.model)
+        if kind == "LateInteraction":
+            late = LateInteraction(settings.model, precision=settings.precision, pool_factor=pooling)
+            return PassageEncoder(None, late, (tokens or TokenSettings()).format)
+        encoder = _open_encoder(settings, kind)
+        if tokens is None:
+            return PassageEncoder(encoder)
+        if not tokens.model and not isinstance(encoder, BiEncoder):
+            raise RecipeError(
+                f"[tokens] keeps token vectors of a bi-encoder, and {settings.model} is a twin tower; "
+                "name a ColBERT in [tokens], model"
+            )
+        source = encoder if isinstance(encoder, BiEncoder) and not tokens.model else tokens.model
+        return PassageEncoder(
+            encoder, LateInteraction(source, precision=settings.precision, pool_factor=pooling), tokens.format
+        )
+
     @property
     def encoder(self) -> Encoder | None:
-        """A bi-encoder or a twin tower, as the checkpoint says; None where the recipe has none."""
-        settings = self.recipe.encoder
-        if self._encoder is None and settings.model != NO_MODEL:
-            from twinrank.models import kinds
+        """What gives one vector a passage: a bi-encoder or a twin tower, as the checkpoint says."""
+        return None if self.passages is None else self.passages.encoder
 
-            if kinds.recognise(settings.model) == "TwinTower":
-                from twinrank.models.twintower import TwinTower
-
-                self._encoder = TwinTower(settings.model, precision=settings.precision)
-            else:
-                from twinrank.models.biencoder import BiEncoder
-
-                self._encoder = BiEncoder(settings.model, precision=settings.precision)
-        return self._encoder
+    @property
+    def late(self) -> LateInteraction | None:
+        """What gives one vector a token."""
+        return None if self.passages is None else self.passages.late
 
     def scorer(self, settings: RerankSettings) -> Scorer:
         if settings not in self._scorers:
-            from twinrank.models.crossencoder import CrossEncoder
-
             self._scorers[settings] = CrossEncoder(settings.model, windows=settings.windows)
         return self._scorers[settings]
 
@@ -51,8 +75,15 @@ class Loaded:
         if settings is None:
             return None
         if self._translator is None:
-            from twinrank.models.translator import Translator
-
             self._translator = Translator(settings.model, prefix=settings.prefix or None)
         translator = self._translator
         return Rewrite(f"rewrite {settings.model}", lambda query: translator.translate([query])[0], settings.keep)
+
+
+def _open_encoder(settings: EncoderSettings, kind: Kind) -> Encoder:
+    if kind == "TwinTower":
+        if settings.pooling:
+            raise RecipeError(f"[encoder] pooling: {settings.model} is a twin tower, whose towers pool as they state")
+        return TwinTower(settings.model, precision=settings.precision)
+    pooling = cast(Pooling, settings.pooling) if settings.pooling else None
+    return BiEncoder(settings.model, precision=settings.precision, pooling=pooling)

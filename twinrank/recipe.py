@@ -3,10 +3,16 @@
 [encoder]
 model = "sentence-transformers/all-MiniLM-L6-v2"    # a hub name, a folder, or "none" for words alone
 precision = "auto"                                  # int8, bf16, fp32; auto: int8 where the native engine runs
+pooling = ""                                        # mean, cls, max…: in place of what the checkpoint states
 
 [passages]
 size = 256          # tokens of the encoder, title and special tokens included; 0: one passage a document
 overlap = 32        # tokens that a passage repeats of the one before
+
+[tokens]            # one vector a token is kept too, for MaxSim; none by default
+format = "int4"     # or "int8": bits a number
+pooling = 2.0       # so many tokens become about one
+model = ""          # a ColBERT; without one, the encoder's own token vectors, from the same pass
 
 [words]
 language = "english"
@@ -14,13 +20,20 @@ language = "english"
 [retrieve]
 vectors = 100       # candidates from the vectors; 0 leaves them out
 words = 100         # candidates from BM25; 0 leaves it out
+tokens = 0          # candidates by MaxSim over the token vectors of all passages
 
 [fuse]
 method = "score"    # or "rank": reciprocal rank fusion
-weights = { vectors = 0.6, words = 0.4 }
+weights = { vectors = 0.6, words = 0.4, tokens = 0.6 }
 constant = 60       # of reciprocal rank fusion
 
 [[rerank]]          # any number of them, in a row; none by default
+kind = "maxsim"     # over the token vectors that are kept
+candidates = 100
+weight = 0.6        # of its score; the rest is that of the ranking that came in
+
+[[rerank]]
+kind = "cross-encoder"
 model = "cross-encoder/ms-marco-MiniLM-L6-v2"
 candidates = 50
 """
@@ -37,6 +50,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from twinrank.errors import RecipeError
 from twinrank.models.hub import DEFAULT_MODEL
+from twinrank.models.trunk import Pooling
 from twinrank.text import Chunking
 
 if sys.version_info >= (3, 11):
@@ -53,6 +67,14 @@ FusionMethod = Literal["score", "rank"]
 class EncoderSettings:
     model: str = DEFAULT_MODEL
     precision: Literal["auto", "int8", "bf16", "fp32"] = "auto"
+    pooling: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    format: Literal["int8", "int4"] = "int4"
+    pooling: float = 2.0
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +86,14 @@ class WordSettings:
 class RetrieveSettings:
     vectors: int = 100
     words: int = 100
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FuseWeights:
     vectors: float = 0.6
     words: float = 0.4
+    tokens: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +112,20 @@ class RewriteSettings:
 
 @dataclass(frozen=True, slots=True)
 class RerankSettings:
-    model: str
+    model: str = ""
+    kind: Literal["cross-encoder", "maxsim"] = "cross-encoder"
     candidates: int = 50
     windows: bool = False
+    weight: float | None = None
+
+    @property
+    def mix(self) -> float:
+        """How much its own score counts; MaxSim's default was chosen on train and dev splits (docs/decisions.md)."""
+        return (0.6 if self.kind == "maxsim" else 1.0) if self.weight is None else self.weight
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.kind == "maxsim" else f"rerank {self.model}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +133,12 @@ class Recipe:
     """A pipeline as plain values; equal recipes make equal pipelines.
 
     >>> Recipe.parse('[retrieve]\\nwords = 50').retrieve
-    RetrieveSettings(vectors=100, words=50)
+    RetrieveSettings(vectors=100, words=50, tokens=0)
     """
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     passages: Chunking = field(default_factory=Chunking)
+    tokens: TokenSettings | None = None
     words: WordSettings = field(default_factory=WordSettings)
     retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
     fuse: FuseSettings = field(default_factory=FuseSettings)
@@ -138,10 +174,9 @@ class Recipe:
     def to_toml(self) -> str:
         """The recipe in full, defaults included, so that reading it tells everything."""
         blocks = []
-        for name in ("encoder", "passages", "words", "retrieve", "fuse"):
-            blocks.append(_table(f"[{name}]", getattr(self, name)))
-        if self.rewrite is not None:
-            blocks.append(_table("[rewrite]", self.rewrite))
+        for name in ("encoder", "passages", "tokens", "words", "retrieve", "fuse", "rewrite"):
+            if getattr(self, name) is not None:
+                blocks.append(_table(f"[{name}]", getattr(self, name)))
         blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
         return "\n\n".join(blocks) + "\n"
 
@@ -159,7 +194,9 @@ class Recipe:
 def _table(header: str, settings: Any) -> str:
     lines = [header]
     for item in fields(settings):
-        lines.append(f"{item.name} = {_toml_value(getattr(settings, item.name))}")
+        value = getattr(settings, item.name)
+        if value is not None:
+            lines.append(f"{item.name} = {_toml_value(value)}")
     return "\n".join(lines)
 
 
@@ -167,7 +204,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)  # a TOML basic string is a JSON string
     if isinstance(value, FuseWeights):
-        return f"{{ vectors = {value.vectors!r}, words = {value.words!r} }}"
+        return "{ " + ", ".join(f"{item.name} = {getattr(value, item.name)!r}" for item in fields(value)) + " }"
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value)
@@ -195,6 +232,7 @@ def _build(kind: type[T], tables: Mapping[str, Any], where: str) -> T:
 SUBTABLES: Mapping[tuple[type, str], type] = {
     (Recipe, "encoder"): EncoderSettings,
     (Recipe, "passages"): Chunking,
+    (Recipe, "tokens"): TokenSettings,
     (Recipe, "words"): WordSettings,
     (Recipe, "retrieve"): RetrieveSettings,
     (Recipe, "fuse"): FuseSettings,
@@ -202,7 +240,7 @@ SUBTABLES: Mapping[tuple[type, str], type] = {
     (FuseSettings, "weights"): FuseWeights,
 }
 
-SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float, "float | None": float, "bool": bool}
 
 
 def _value(kind: type, key: str, value: Any, where: str) -> Any:
@@ -225,20 +263,36 @@ def _value(kind: type, key: str, value: Any, where: str) -> Any:
 
 def _check(recipe: Recipe) -> None:
     _check_choice("encoder, precision", recipe.encoder.precision, ("auto", "int8", "bf16", "fp32"))
+    _check_choice("encoder, pooling", recipe.encoder.pooling, ("", *get_args(Pooling)))
     _check_choice("fuse, method", recipe.fuse.method, get_args(FusionMethod))
     _check_range("retrieve, vectors", recipe.retrieve.vectors, 0, 1_000_000)
     _check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
+    _check_range("retrieve, tokens", recipe.retrieve.tokens, 0, 1_000_000)
     _check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)
-    for name in ("vectors", "words"):
-        _check_range(f"fuse, weights, {name}", getattr(recipe.fuse.weights, name), 0.0, 1_000_000.0)
-    if recipe.fuse.weights.vectors + recipe.fuse.weights.words <= 0:
+    if not (recipe.retrieve.vectors or recipe.retrieve.words or recipe.retrieve.tokens):
+        raise RecipeError("retrieve: vectors, words and tokens are all 0, so nothing would ever be found; set at least one")
+    weights = {item.name: getattr(recipe.fuse.weights, item.name) for item in fields(recipe.fuse.weights)}
+    for name, weight in weights.items():
+        _check_range(f"fuse, weights, {name}", weight, 0.0, 1_000_000.0)
+    if sum(weight for name, weight in weights.items() if getattr(recipe.retrieve, name)) <= 0:
         raise RecipeError("fuse, weights: at least one weight must be above 0")
     for stage in recipe.rerank:
-        _check_range("rerank, candidates", stage.candidates, 1, 1_000_000)
+        _check_rerank(stage)
+    if recipe.tokens is not None:
+        _check_choice("tokens, format", recipe.tokens.format, ("int8", "int4"))
+        _check_range("tokens, pooling", recipe.tokens.pooling, 1.0, 64.0)
     if not recipe.encoder.model:
         raise RecipeError(f"encoder, model: expected a name, a folder or {NO_MODEL!r}, got an empty text")
-    if recipe.retrieve.vectors == 0 and recipe.retrieve.words == 0:
-        raise RecipeError("retrieve: vectors and words are both 0, so nothing would ever be found; set at least one")
+
+
+def _check_rerank(stage: RerankSettings) -> None:
+    _check_choice("rerank, kind", stage.kind, ("cross-encoder", "maxsim"))
+    _check_range("rerank, candidates", stage.candidates, 1, 1_000_000)
+    _check_range("rerank, weight", stage.mix, 0.0, 1.0)
+    if stage.kind == "cross-encoder" and not stage.model:
+        raise RecipeError('rerank: model is missing; name a cross-encoder, or rerank by kind = "maxsim"')
+    if stage.kind == "maxsim" and stage.model:
+        raise RecipeError(f"rerank: maxsim takes no model, got {stage.model!r}; it is named in [tokens], model")
 
 
 def _check_choice(where: str, value: str, choices: tuple[str, ...]) -> None:

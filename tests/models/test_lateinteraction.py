@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -35,18 +33,6 @@ LAYOUTS = (
     "native-min",
     "native-pooled",
 )
-
-
-@pytest.fixture(scope="module")
-def tiny_colbert() -> ModuleType:
-    name = "twinrank_tiny_colbert"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / "tiny_colbert.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,16 +121,32 @@ def test_running_deeper_asks_the_sources_for_more() -> None:
 TEXTS = {1: "a", 2: "bbb", 3: "cc", 4: "dddd"}
 
 
+def reads(scorer: Lengths) -> Callable[[str, Keys], Scores]:
+    """How a stage scores passages with a model that reads their texts."""
+    return lambda query, keys: scorer.score([(query, TEXTS[key]) for key in keys.tolist()])
+
+
 def test_reranking_reorders_the_first_candidates_and_keeps_the_others_behind_them() -> None:
-    stage = Rerank("long", Lengths(), lambda keys: [TEXTS[key] for key in keys.tolist()], candidates=3)
+    stage = Rerank("long", reads(Lengths()), candidates=3)
     ranking = stage("query", Ranking.of([1, 2, 3, 4], [9, 8, 7, 6]))
     assert ranking.keys.tolist() == [2, 3, 1, 4]
     assert (np.diff(ranking.scores) < 0).all()
     assert ranking.scores[:3].tolist() == [3, 2, 1]
 
 
+def test_a_reranker_of_less_weight_is_mixed_with_the_order_that_came_in() -> None:
+    ranking = Ranking.of([1, 2, 3], [1.0, 0.5, 0.0])
+    scored = {1: 0.0, 2: 4.0, 3: 2.0}
+
+    def score(query: str, keys: Keys) -> Scores:
+        return np.array([scored[key] for key in keys.tolist()], np.float32)
+
+    mixed = Rerank("mixed", score, weight=0.5)("query", ranking)
+    assert dict(zip(mixed.keys.tolist(), mixed.scores.tolist(), strict=True)) == {2: 0.75, 1: 0.5, 3: 0.25}
+
+
 def test_reranking_nothing_gives_nothing() -> None:
-    stage = Rerank("long", Lengths(), lambda keys: [])
+    stage = Rerank("long", reads(Lengths()))
     assert len(stage("query", Ranking.empty())) == 0
 
 
@@ -139,13 +155,13 @@ def test_a_reranker_that_gives_nan_is_refused_by_name() -> None:
         def score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
             return np.full(len(pairs), np.nan, np.float32)
 
-    stage = Rerank("broken", Broken("the broken model"), lambda keys: ["x"] * len(keys))
+    stage = Rerank("rerank the broken model", reads(Broken()))
     with pytest.raises(ModelError, match="the broken model"):
         stage("query", Ranking.of([1], [1]))
 
 
 def test_a_pipeline_reranks_what_was_fused() -> None:
-    stage = Rerank("long", Lengths(), lambda keys: [TEXTS[key] for key in keys.tolist()], candidates=10)
+    stage = Rerank("long", reads(Lengths()), candidates=10)
     ranking, trace = pipeline(HALF, Table({1: 0.9, 2: 0.8}), Table({4: 7.0, 1: 1.0}), rerank=[stage]).run("query")
     assert ranking.keys.tolist() == [4, 2, 1]
     assert [traced.stage for traced in trace.stages] == ["vectors", "words", "fuse", "long"]
@@ -166,7 +182,7 @@ def test_a_rewritten_query_is_searched_in_both_forms_and_reranked_in_the_new_one
             seen.extend(query for query, _ in pairs)
             return super().score(pairs)
 
-    stage = Rerank("long", Listening(), lambda keys: [TEXTS[key] for key in keys.tolist()])
+    stage = Rerank("long", reads(Listening()))
     rewriting = Pipeline([(IndexSource("words", words, prepare), 2)], HALF, [stage], Rewrite("shout", str.upper))
     ranking, trace = rewriting.run("honey")
     assert asked == ["honey", "HONEY"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from twinrank.errors import CollectionError, InputError, ModelMismatchError, StorageError
 from twinrank.quantization import PackedTokens, TokenCodec
+from twinrank.store.database import add_changes
 from twinrank.store.documents import Documents
 from twinrank.store.records import View, ViewKind
-from twinrank.store.rows import as_list, listed, vector_checksum
+from twinrank.store.rows import Row, as_list, checksum, last_keys, listed, verify
 from twinrank.types import Keys, Vectors
 
 TABLES: Mapping[ViewKind, str] = {"vector": "vectors", "tokens": "tokens"}
@@ -45,11 +46,9 @@ class Views(Documents):
             known = read_views(connection).get(name)
             if known is None:
                 complete = connection.execute("SELECT NOT EXISTS (SELECT 1 FROM passages)").fetchone()[0]
-                connection.execute(
-                    "INSERT INTO views(name, kind, model, fingerprint, dimension, settings, complete)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (name, kind, model, fingerprint, dimension, json.dumps(given), complete),
-                )
+                key = last_keys(connection)["views"] + 1
+                row = (key, name, kind, model, fingerprint, dimension, json.dumps(given), complete)
+                connection.execute("INSERT INTO views VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
                 known = read_views(connection)[name]
         if (known.kind, known.fingerprint, known.dimension) != (kind, fingerprint, dimension):
             raise ModelMismatchError(
@@ -85,7 +84,9 @@ class Views(Documents):
                 raise CollectionError(
                     f"view {name!r} is not complete: {missing} passages have no vector yet; encode them first"
                 )
-            connection.execute("UPDATE views SET complete = 1 WHERE key = ?", (view.key,))
+            row = connection.execute("SELECT * FROM views WHERE key = ?", (view.key,)).fetchone()
+            given = checksum(*row[:-2], 1)
+            connection.execute("UPDATE views SET complete = 1, checksum = ? WHERE key = ?", (given, view.key))
 
     def drop_view(self, name: str) -> None:
         """Forget a view and its vectors."""
@@ -97,7 +98,7 @@ class Views(Documents):
     def passages_without_vectors(self, view: str, *, batch: int = 256) -> Iterator[tuple[Keys, list[str]]]:
         """The passages that are still to be encoded for `view`, in batches: (keys (n,), titled texts)."""
         known = self._view(view)
-        query = f'SELECT p.key, p.document, p.number, p.start, p."end" {missing_vectors(known)} ORDER BY p.key LIMIT ?'
+        query = f"SELECT p.* {missing_vectors(known)} ORDER BY p.key LIMIT ?"
         yield from self._batches_of_passages(query, (known.key,), batch)
 
     def iterate_vectors(self, view: str, *, batch: int = 4096) -> Iterator[tuple[Keys, Vectors]]:
@@ -113,15 +114,24 @@ class Views(Documents):
             yield keys, self._unpack(blobs, known)
 
     def _batches_of_blobs(self, view: View, batch: int) -> Iterator[tuple[Keys, list[bytes]]]:
-        query = f"SELECT passage, vector FROM {TABLES[view.kind]} WHERE passage > ? AND view = ? ORDER BY passage LIMIT ?"
+        query = f"SELECT * FROM {TABLES[view.kind]} WHERE passage > ? AND view = ? ORDER BY passage LIMIT ?"
         last = 0
         while True:
             with self._reading() as connection:
                 rows = connection.execute(query, (last, view.key, batch)).fetchall()
             if not rows:
                 return
+            blobs = self._verified(rows)
             last = rows[-1][0]
-            yield np.array([key for key, _ in rows], dtype=np.int64), [blob for _, blob in rows]
+            yield np.array(list(blobs), dtype=np.int64), list(blobs.values())
+
+    def _verified(self, rows: Iterable[Row]) -> dict[int, bytes]:
+        """Rows of vectors or tokens → passage key → what is stored of it."""
+        found = {}
+        for passage, view, dropped, given, blob in rows:
+            verify(given, f"{self.path}: what view {view} keeps of passage {passage}", passage, view, dropped, blob)
+            found[passage] = blob
+        return found
 
     def vectors(self, view: str, keys: npt.ArrayLike) -> Vectors:
         """The vectors of `keys` (n, dimension), in that order; raises InputError where one has none."""
@@ -133,19 +143,27 @@ class Views(Documents):
         known = self._view(view, "tokens")
         return self._unpack(self._blobs(known, as_list(keys)), known)
 
-    def _blobs(self, view: View, keys: list[int]) -> list[bytes]:
-        query = (
-            f"SELECT v.passage, v.vector FROM json_each(?) AS wanted JOIN {TABLES[view.kind]} v"
-            " ON v.passage = wanted.value AND v.view = ?"
+    def tokens_there(self, view: str, keys: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], PackedTokens]:
+        """Which of `keys` (n,) have tokens, for a search beside deletions, and those of these, in that order."""
+        known, wanted = self._view(view, "tokens"), as_list(keys)
+        found = self._found_blobs(known, wanted)
+        return np.array([key in found for key in wanted], np.bool_), self._unpack(
+            [found[key] for key in wanted if key in found], known
         )
-        with self._reading() as connection:
-            found: dict[int, bytes] = dict(connection.execute(query, (json.dumps(keys), view.key)).fetchall())
+
+    def _blobs(self, view: View, keys: list[int]) -> list[bytes]:
+        found = self._found_blobs(view, keys)
         missing = [key for key in keys if key not in found]
         if missing:
             raise InputError(
                 f"passage {missing[0]} has no vector in view {view.name!r} ({len(missing)} of {len(keys)} have none)"
             )
         return [found[key] for key in keys]
+
+    def _found_blobs(self, view: View, keys: list[int]) -> dict[int, bytes]:
+        query = f"SELECT v.* FROM json_each(?) AS wanted JOIN {TABLES[view.kind]} v ON v.passage = wanted.value AND v.view = ?"
+        with self._reading() as connection:
+            return self._verified(connection.execute(query, (json.dumps(keys), view.key)))
 
     def _stack(self, blobs: Sequence[bytes], view: View) -> Vectors:
         if any(len(blob) != 4 * view.dimension for blob in blobs):
@@ -182,13 +200,13 @@ class Views(Documents):
             query = "SELECT p.key FROM json_each(?) AS wanted JOIN passages p ON p.key = wanted.value"
             alive = {key for (key,) in connection.execute(query, (json.dumps(keys),))}
             rows = [
-                (key, known.key, count, vector_checksum(key, blob, count), blob)
+                vector_row(key, known, count, blob)
                 for key, count, blob in zip(keys, counts, blobs, strict=True)
                 if key in alive
             ]
             connection.executemany(f"INSERT OR REPLACE INTO {TABLES[view.kind]} VALUES (?, ?, ?, ?, ?)", rows)
             if known.complete:
-                connection.executemany("INSERT INTO changes(passage, kind) VALUES (?, 'add')", [(row[0],) for row in rows])
+                add_changes(connection, ((row[0], "add") for row in rows))
 
     def truncation(self, view: str) -> tuple[int, int]:
         """How many passages were too long for the view's model, and how many tokens were left out: (passages, tokens)."""
@@ -197,6 +215,10 @@ class Views(Documents):
         with self._reading() as connection:
             passages, tokens = connection.execute(query, (known.key,)).fetchone()
         return passages, tokens
+
+
+def vector_row(passage: int, view: View, dropped: int, blob: bytes) -> Row:
+    return passage, view.key, dropped, checksum(passage, view.key, dropped, blob), blob
 
 
 def missing_vectors(view: View) -> str:
@@ -233,10 +255,9 @@ def _check_vector(view: View, vector: npt.NDArray[np.float32], owner: str) -> No
 
 
 def read_views(connection: sqlite3.Connection) -> dict[str, View]:
-    columns = "name, kind, model, fingerprint, dimension, settings, complete, key"
-    return {
-        name: View(name, kind, model, fingerprint, dimension, json.loads(settings), bool(complete), key)
-        for name, kind, model, fingerprint, dimension, settings, complete, key in connection.execute(
-            f"SELECT {columns} FROM views ORDER BY key"
-        )
-    }
+    views = {}
+    for *row, given in connection.execute("SELECT * FROM views ORDER BY key"):
+        key, name, kind, model, fingerprint, dimension, settings, complete = row
+        verify(given, f"view {name!r}", *row)
+        views[name] = View(name, kind, model, fingerprint, dimension, json.loads(settings), bool(complete), key)
+    return views
