@@ -44,7 +44,16 @@ def test_a_newer_format_is_refused_with_both_numbers(store: Store) -> None:
     connection = sqlite3.connect(store.path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(CollectionError, match=r"its format is 99, this one reads up to 1; upgrade"):
+    with pytest.raises(CollectionError, match=r"its format is 99, this one reads up to 2; upgrade"):
+        Store.open(store.folder)
+
+
+def test_an_older_format_is_refused_with_what_to_do(store: Store) -> None:
+    store.close()
+    connection = sqlite3.connect(store.path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(CollectionError, match=r"its format is 1, this one reads 2; index its documents again"):
         Store.open(store.folder)
 
 

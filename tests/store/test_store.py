@@ -60,7 +60,7 @@ def test_everything_is_there_after_closing_and_opening(tmp_path: Path) -> None:
         assert store.get_meta("nothing") is None
         assert store.views()["small"].complete
         np.testing.assert_array_equal(store.vectors("small", [2, 1]), [vector_of("two"), vector_of("one")])
-        assert store.sequence() == 2
+        assert store.changes_since(store.sequence()) == []
 
 
 def test_an_update_replaces_instead_of_duplicating(viewed: Store) -> None:
@@ -174,12 +174,59 @@ def test_a_document_without_text_or_passages_is_kept(store: Store) -> None:
 
 def test_the_log_tells_the_last_change_of_each_passage(viewed: Store) -> None:
     viewed.write([prepare("a", "one"), prepare("b", "two")])
-    assert viewed.changes_since(0) == [(1, 1, "add"), (2, 2, "add")]
+    both = viewed.sequence()
+    assert changed(viewed, 0) == [(1, "add"), (2, "add")]
     viewed.delete(["a"])
     # An index that took passage 1 in before it could write its stamp must still be told to remove it.
-    assert viewed.changes_since(0) == [(2, 2, "add"), (3, 1, "remove")]
-    assert viewed.changes_since(2) == [(3, 1, "remove")]
-    assert viewed.changes_since(3) == []
+    assert changed(viewed, 0) == [(2, "add"), (1, "remove")]
+    assert changed(viewed, both) == [(1, "remove")]
+    assert changed(viewed, viewed.sequence()) == []
+
+
+def changed(store: Store, since: int) -> list[tuple[int, str]]:
+    return [(key, kind) for _, key, kind in store.changes_since(since)]
+
+
+def test_every_transaction_that_changes_something_moves_the_sequence(viewed: Store) -> None:
+    seen = [viewed.sequence()]
+    viewed.write([prepare("a", "one", year=1)])
+    seen.append(viewed.sequence())
+    viewed.write([prepare("a", "one", without="one", year=2)])  # no passage changes
+    seen.append(viewed.sequence())
+    assert changed(viewed, seen[-2]) == []
+    viewed.set_meta("recipe", "r")
+    seen.append(viewed.sequence())
+    assert seen == sorted(set(seen))
+    viewed.delete(["nobody"])
+    assert viewed.sequence() == seen[-1]
+
+
+def test_an_index_of_another_store_is_sent_to_be_rebuilt(viewed: Store, tmp_path: Path) -> None:
+    """Two stores with the same content never carry the same number."""
+    with Store.open(tmp_path / "other") as other:
+        other.write([prepare("z", "one", encode=False)])
+        for _ in range(20):
+            viewed.write([prepare("a", "one"), prepare("b", "two")])
+            viewed.delete(["a"])
+            with pytest.raises(IndexDamagedError, match=r"another collection|only at"):
+                viewed.changes_since(other.sequence())
+
+
+def test_an_index_newer_than_a_backup_is_sent_to_be_rebuilt_whatever_came_after(viewed: Store) -> None:
+    viewed.write([prepare("a", "one")])
+    viewed.close()
+    backup = viewed.path.read_bytes()
+    with Store.open(viewed.folder) as later:
+        later.write([prepare("b", "two")])
+        lost = later.sequence()
+    viewed.path.write_bytes(backup)
+    with Store.open(viewed.folder) as restored:
+        with pytest.raises(IndexDamagedError, match="put back to an older state"):
+            restored.changes_since(lost)
+        while restored.sequence() <= lost:
+            restored.write([prepare("c", f"three {restored.sequence()}")])
+        with pytest.raises(IndexDamagedError, match="put back to an older state since"):
+            restored.changes_since(lost)
 
 
 def test_replaying_the_log_gives_the_store_s_own_passages(viewed: Store) -> None:
@@ -194,24 +241,29 @@ def test_replaying_the_log_gives_the_store_s_own_passages(viewed: Store) -> None
         else:
             viewed.write([prepare(id, *random.choice(words, size=random.integers(0, 5))) for id in ids])
         if random.random() < 0.5:
-            for sequence, key, kind in viewed.changes_since(seen):
+            for _, key, kind in viewed.changes_since(seen):
                 replayed = replayed | {key} if kind == "add" else replayed - {key}
-                seen = max(seen, sequence)
+            seen = viewed.sequence()
             assert replayed == set(texts_of(viewed))
     assert viewed.check() == []
 
 
 def test_a_log_that_was_compacted_sends_old_indexes_to_be_rebuilt(viewed: Store) -> None:
-    viewed.write([prepare("a", "one"), prepare("b", "two"), prepare("c", "three")])
-    viewed.compact_changes(2)
-    assert viewed.changes_since(2) == [(3, 3, "add")]
-    assert viewed.sequence() == 3
-    with pytest.raises(IndexDamagedError, match="no longer reaches back to 1"):
-        viewed.changes_since(1)
-    viewed.compact_changes(99)
-    assert viewed.sequence() == 3
+    viewed.write([prepare("a", "one")])
+    first = viewed.sequence()
+    viewed.write([prepare("b", "two"), prepare("c", "three")])
+    second = viewed.sequence()
+    viewed.compact_changes(second - 1)
+    assert changed(viewed, first) == [(2, "add"), (3, "add")]
+    viewed.compact_changes(second)
+    assert changed(viewed, second) == []
+    with pytest.raises(IndexDamagedError, match=f"no longer reaches back to {first}"):
+        viewed.changes_since(first)
+    viewed.compact_changes(2**62)
+    latest = viewed.sequence()
     viewed.delete(["a"])
-    assert viewed.changes_since(3) == [(4, 1, "remove")]
+    assert changed(viewed, latest) == [(1, "remove")]
+    assert viewed.check() == []
 
 
 def test_an_index_from_the_future_is_sent_to_be_rebuilt(store: Store) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,29 +20,34 @@ from twinrank.errors import (
     StorageError,
 )
 from twinrank.store.conditions import is_like
+from twinrank.store.rows import LAST_KEYS, checksum, get_value, keys_line, set_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 FILE_NAME = "store.db"
 APPLICATION_ID = 0x7477_726B  # "twrk": how `file` and we tell our databases from others
-FORMAT = 1  # PRAGMA user_version; raised when the tables change
+FORMAT = 2  # PRAGMA user_version; raised when the tables change
 PAGE_BYTES = 8192  # five vectors of 384 numbers a page; at SQLite's 4096, two, and a quarter of the file would be air
 KEPT_CONNECTIONS = 8
+COMPACTED = "changes_compacted"
+"""Under this name `meta` keeps the number of the last change that was forgotten."""
+LARGEST_STEP = 2**32  # between two states: 64 bits hold four thousand million of them, and two stores share none
 
 SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents(
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     digest TEXT NOT NULL,
-    checksum INTEGER NOT NULL,
     title TEXT NOT NULL,
     source TEXT NOT NULL,
     fields TEXT NOT NULL,  -- JSON: what the user gave, in order
+    checksum INTEGER NOT NULL,
+    text_checksum INTEGER NOT NULL,
     text TEXT NOT NULL     -- last, so that reading the others never touches its pages
 );
-CREATE TABLE fields(
+CREATE TABLE fields(       -- again, for conditions; `check` compares them with the documents' own
     document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE,
     name TEXT NOT NULL,
     kind TEXT NOT NULL,    -- number, text, boolean or null
@@ -67,7 +73,8 @@ CREATE TABLE views(
     fingerprint TEXT NOT NULL,
     dimension INTEGER NOT NULL,
     settings TEXT NOT NULL,  -- JSON
-    complete INTEGER NOT NULL
+    complete INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 );
 CREATE TABLE vectors(
     passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE,
@@ -87,7 +94,12 @@ CREATE TABLE tokens(         -- as vectors, in a table of its own: a row is some
     UNIQUE(passage, view)
 );
 CREATE INDEX tokens_truncated ON tokens(view, dropped) WHERE dropped > 0;
-CREATE TABLE changes(sequence INTEGER PRIMARY KEY AUTOINCREMENT, passage INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE changes(
+    sequence INTEGER PRIMARY KEY,
+    passage INTEGER NOT NULL,
+    kind TEXT NOT NULL,    -- add, remove, or commit: the end of a transaction, whose number is a state's name
+    checksum INTEGER NOT NULL
+);
 """
 
 
@@ -175,6 +187,11 @@ class Database:
             raise CollectionError(
                 f"{self.path} was written by a newer twinrank: its format is {version}, this one reads up to {FORMAT}; "
                 "upgrade twinrank"
+            )
+        if version < FORMAT:
+            raise CollectionError(
+                f"{self.path} was written by an older twinrank: its format is {version}, this one reads {FORMAT}; "
+                "index its documents again, into a new folder"
             )
 
     def _find_mode(self) -> Literal["rw", "ro", "immutable"]:
@@ -279,7 +296,10 @@ class Database:
             with self._translated(), self._borrow() as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
+                    before = connection.total_changes
                     yield connection
+                    if connection.total_changes > before:
+                        _name_state(connection)
                     connection.execute("COMMIT")
                 except BaseException:
                     if connection.in_transaction:  # SQLite may have rolled back by itself
@@ -315,12 +335,11 @@ class Database:
 
     def get_meta(self, key: str) -> str | None:
         with self._reading() as connection:
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+            return get_value(connection, key)
 
     def set_meta(self, key: str, value: str) -> None:
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            set_value(connection, key, value)
 
     # Upkeep
 
@@ -335,6 +354,33 @@ class Database:
         with self._write_lock, self._translated(), self._borrow() as connection:
             connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page only
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def sequence_of(connection: sqlite3.Connection) -> int:
+    """The number of the latest change; 0 before the first."""
+    found = connection.execute("SELECT max(sequence) FROM changes").fetchone()[0]
+    return int(found or get_value(connection, COMPACTED) or 0)
+
+
+def add_changes(connection: sqlite3.Connection, changes: Iterable[tuple[int, str]]) -> None:
+    """Write changes (passage key, kind) behind the others."""
+    rows = enumerate(changes, start=sequence_of(connection) + 1)
+    connection.executemany(
+        "INSERT INTO changes VALUES (?, ?, ?, ?)",
+        ((number, key, kind, checksum(number, key, kind)) for number, (key, kind) in rows),
+    )
+
+
+def _name_state(connection: sqlite3.Connection) -> None:
+    """End the transaction's changes with a number that no other state has, in this store or any other.
+
+    A random step makes it so: an index of another collection, or of a future that a restored copy does not share, carries
+    a number that this store's log does not hold, and is told from its own by that.
+    """
+    number = sequence_of(connection) + 1 + secrets.randbelow(LARGEST_STEP)
+    connection.execute("INSERT INTO changes VALUES (?, 0, 'commit', ?)", (number, checksum(number, 0, "commit")))
+    given = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+    set_value(connection, LAST_KEYS, keys_line(given))
 
 
 def sync_folder(folder: Path) -> None:

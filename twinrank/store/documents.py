@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from twinrank.errors import IndexDamagedError
+from twinrank.errors import IndexDamagedError, StorageError
 from twinrank.store.conditions import Compiler
-from twinrank.store.database import Database
+from twinrank.store.database import COMPACTED, Database, sequence_of
 from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary
-from twinrank.store.rows import Row, as_json, as_list, last_key, select_in
+from twinrank.store.rows import Row, as_json, as_list, checksum, get_value, select_in, set_value, verify
 from twinrank.types import Condition, Document, Keys, Passage
 
-PASSAGE_COLUMNS = 'SELECT p.key, p.document, p.number, p.start, p."end" FROM'
+IS_STATE = "SELECT ? = 0 OR EXISTS (SELECT 1 FROM changes WHERE sequence = ? AND kind = 'commit')"
+PASSAGE_COLUMNS = "SELECT p.* FROM"
 PASSAGES_BY_KEY = f"{PASSAGE_COLUMNS} json_each(?) AS wanted JOIN passages p ON p.key = wanted.value"
 PASSAGES_AFTER = f"{PASSAGE_COLUMNS} passages p WHERE p.key > ? ORDER BY p.key LIMIT ?"
 
@@ -30,7 +31,7 @@ class Documents(Database):
     def sequence(self) -> int:
         """The number of the latest change; 0 before the first."""
         with self._reading() as connection:
-            return last_key(connection, "changes")
+            return sequence_of(connection)
 
     def changes_since(self, sequence: int) -> list[tuple[int, int, ChangeKind]]:
         """For each passage touched after `sequence`, its last change: (sequence, passage key, "add" or "remove").
@@ -39,34 +40,47 @@ class Documents(Database):
         where the log cannot tell, and the index is to be built anew.
         """
         with self._reading() as connection:
-            oldest = connection.execute("SELECT value FROM meta WHERE key = 'changes_compacted'").fetchone()
-            if oldest is not None and sequence < int(oldest[0]):
+            oldest = int(get_value(connection, COMPACTED) or 0)
+            if sequence < oldest:
                 raise IndexDamagedError(f"the change log no longer reaches back to {sequence}; build the index anew")
-            if sequence > (last := last_key(connection, "changes")):
-                raise IndexDamagedError(f"the index is of change {sequence}, the store only at {last}; build the index anew")
-            # SQLite promises that the bare column `kind` comes from the row of the maximum.
-            rows = connection.execute(
-                "SELECT max(sequence) AS last, passage, kind FROM changes WHERE sequence > ? GROUP BY passage ORDER BY last",
-                (sequence,),
-            )
-            return rows.fetchall()
+            if sequence > (last := sequence_of(connection)):
+                raise IndexDamagedError(
+                    f"the index is of change {sequence}, the store only at {last}: the store was put back to an older state, "
+                    "or lost its latest changes; build the index anew"
+                )
+            if sequence != oldest and not connection.execute(IS_STATE, (sequence, sequence)).fetchone()[0]:
+                raise IndexDamagedError(
+                    f"the index is of change {sequence}, which this store never came by: the index is of another collection, "
+                    "or the store was put back to an older state since; build the index anew"
+                )
+            latest: dict[int, tuple[int, int, ChangeKind]] = {}
+            query = "SELECT sequence, passage, kind, checksum FROM changes WHERE sequence > ? ORDER BY sequence"
+            for number, passage, kind, given in connection.execute(query, (sequence,)):
+                if checksum(number, passage, kind) != given:
+                    raise IndexDamagedError(f"change {number} in the log differs from what was stored; build the index anew")
+                if kind != "commit":
+                    latest[passage] = (number, passage, kind)
+            return sorted(latest.values())
 
     def compact_changes(self, before: int) -> None:
-        """Forget changes up to and including `before`, which every index has taken in."""
+        """Forget the changes of the transactions up to `before`, which every index has taken in."""
         with self._writing() as connection:
-            before = min(before, last_key(connection, "changes"))
-            connection.execute("DELETE FROM changes WHERE sequence <= ?", (before,))
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('changes_compacted', ?)", (str(before),))
+            query = "SELECT max(sequence) FROM changes WHERE sequence <= ? AND kind = 'commit'"
+            state = connection.execute(query, (before,)).fetchone()[0]
+            if state is not None:
+                connection.execute("DELETE FROM changes WHERE sequence <= ?", (state,))
+                set_value(connection, COMPACTED, str(state))
 
     # Reading documents and passages
 
     def get(self, ids: Sequence[str]) -> list[Document | None]:
-        query = "SELECT id, text, title, fields, source FROM documents WHERE id IN ({})"
+        found = {}
         with self._reading() as connection:
-            found = {
-                id: Document(id, text, title, json.loads(fields), source)
-                for id, text, title, fields, source in select_in(connection, query, ids)
-            }
+            for *head, given, text_given, text in select_in(connection, "SELECT * FROM documents WHERE id IN ({})", ids):
+                key, id, _, title, source, fields = head
+                verify(given, f"document {id!r}", *head)
+                verify(text_given, f"the text of document {id!r}", key, text)
+                found[id] = Document(id, text, title, json.loads(fields), source)
         return [found.get(id) for id in ids]
 
     def count_documents(self) -> int:
@@ -106,13 +120,15 @@ class Documents(Database):
 
     def document_info(self, keys: npt.ArrayLike) -> dict[int, DocumentInfo]:
         """For each passage key that is here, what hits say of its document."""
-        query = """SELECT p.key, d.key, d.id, d.title, d.source, d.fields FROM json_each(?) AS wanted
+        query = """SELECT p.key, d.checksum, d.key, d.id, d.digest, d.title, d.source, d.fields FROM json_each(?) AS wanted
                    JOIN passages p ON p.key = wanted.value JOIN documents d ON d.key = p.document"""
         known: dict[int, DocumentInfo] = {}
         found = {}
         with self._reading() as connection:
-            for passage, key, id, title, source, fields in connection.execute(query, (as_json(keys),)):
+            for passage, given, *head in connection.execute(query, (as_json(keys),)):
+                key, id, _, title, source, fields = head
                 if key not in known:
+                    verify(given, f"document {id!r}", *head)
                     known[key] = DocumentInfo(key, id, title, source, json.loads(fields))
                 found[passage] = known[key]
         return found
@@ -180,14 +196,23 @@ def read_passages(connection: sqlite3.Connection, query: str, parameters: Row) -
     """Passages by key, in the query's order; each document's text is read once, and held no longer than it is cut."""
     places = connection.execute(query, parameters).fetchall()
     by_document: dict[int, list[Row]] = defaultdict(list)
-    for place in places:
+    for *place, given in places:
+        verify(given, f"passage {place[0]}", *place)
         by_document[place[1]].append(place)
     found: dict[int, Passage] = {}
     documents = connection.execute(
-        "SELECT d.key, d.id, d.title, d.text FROM json_each(?) AS wanted JOIN documents d ON d.key = wanted.value",
+        "SELECT d.* FROM json_each(?) AS wanted JOIN documents d ON d.key = wanted.value",
         (json.dumps(list(by_document)),),
     )
-    for document, id, title, text in documents:
-        for key, _, number, start, end in by_document[document]:
+    for *head, head_given, text_given, text in documents:
+        document, id, _, title, _, _ = head
+        verify(head_given, f"document {id!r}", *head)
+        verify(text_given, f"the text of document {id!r}", document, text)
+        for key, _, number, start, end, _ in by_document[document]:
             found[key] = Passage(id, number, start, end, text[start:end], title, key)
+    if len(found) < len(places):
+        lost = next(place for place in places if place[0] not in found)
+        raise StorageError(
+            f"passage {lost[0]} belongs to document {lost[1]}, which is not there; restore the store from a copy"
+        )
     return {place[0]: found[place[0]] for place in places}

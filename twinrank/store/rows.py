@@ -5,38 +5,63 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from twinrank.errors import DocumentError
+from twinrank.errors import DocumentError, StorageError
 
 IDS_AT_ONCE = 500
+LAST_KEYS = "last_keys"
+"""Under this name `meta` repeats what SQLite's own table says of the keys given out, with a checksum."""
 
 Row: TypeAlias = tuple[Any, ...]
 
 
-def document_checksum(*parts: str) -> int:
-    checksum = 0
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        checksum = zlib.crc32(data, zlib.crc32(len(data).to_bytes(8, "little"), checksum))
-    return checksum
+def checksum(*values: str | int | bytes) -> int:
+    """The CRC-32 of a row's other columns, in the order of the schema; it finds every flipped bit.
+
+    >>> checksum("ab", 1) == checksum("a", "b1")
+    False
+    """
+    found = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+        found = zlib.crc32(data, zlib.crc32(b"%d " % len(data), found))
+    return found
 
 
-def passage_checksum(document: int, number: int, start: int, end: int, digest: str) -> int:
-    return zlib.crc32(f"{document} {number} {start} {end} {digest}".encode())
+def verify(given: int, what: str, *values: str | int | bytes) -> None:
+    """Refuse a row that is not as it was written, where it is read: damage must not become an answer."""
+    if checksum(*values) != given:
+        raise StorageError(f"{what} differs from what was stored; twinrank check tells what else does. Restore it from a copy")
 
 
-def vector_checksum(passage: int, blob: bytes, dropped: int) -> int:
-    return zlib.crc32(blob, zlib.crc32(f"{passage} {dropped}".encode()))
+def last_keys(connection: sqlite3.Connection) -> dict[str, int]:
+    """Table → the last key that it gave out, which none of its rows may get again; 0 before the first."""
+    given: dict[str, int] = dict(connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name").fetchall())
+    if keys_line(given) != (get_value(connection, LAST_KEYS) or keys_line({})):
+        raise StorageError("the last keys given out differ from what was stored; restore the store from a copy")
+    return defaultdict(int, given)
 
 
-def last_key(connection: sqlite3.Connection, table: str) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
-    return 0 if row is None else int(row[0])
+def keys_line(given: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={given[name]}" for name in sorted(given))
+
+
+def get_value(connection: sqlite3.Connection, key: str) -> str | None:
+    row = connection.execute("SELECT value, checksum FROM meta WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    verify(row[1], f"what the store keeps under {key!r}", key, row[0])
+    return str(row[0])
+
+
+def set_value(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, value, checksum(key, value)))
 
 
 def select_in(connection: sqlite3.Connection, query: str, values: Sequence[str] | Sequence[int]) -> Iterator[Row]:

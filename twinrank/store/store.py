@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from twinrank.errors import StorageError
 from twinrank.store.check import problems
+from twinrank.store.database import add_changes
 from twinrank.store.records import PreparedDocument
 from twinrank.store.rows import marks, parts, select_in
 from twinrank.store.views import Views, read_views
@@ -37,8 +38,8 @@ class Store(Views):
             known: dict[str, int] = dict(select_in(connection, "SELECT id, key FROM documents WHERE id IN ({})", ids))
             for part in parts(list(known.values())):
                 these = marks(part)
-                gone = f"SELECT key, 'remove' FROM passages WHERE document IN ({these})"
-                connection.execute(f"INSERT INTO changes(passage, kind) {gone}", part)
+                gone = connection.execute(f"SELECT key FROM passages WHERE document IN ({these})", part).fetchall()
+                add_changes(connection, ((key, "remove") for (key,) in gone))
                 connection.execute(f"DELETE FROM documents WHERE key IN ({these})", part)
         return [id for id in dict.fromkeys(ids) if id in known]
 

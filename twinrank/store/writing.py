@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from twinrank.errors import DocumentError, InputError
 from twinrank.store.conditions import kind_of
+from twinrank.store.database import add_changes
 from twinrank.store.records import FieldKind, PreparedDocument, PreparedPassage, View
-from twinrank.store.rows import Row, bad_text, document_checksum, last_key, listed, passage_checksum, select_in, vector_checksum
-from twinrank.store.views import TABLES, view_blobs
+from twinrank.store.rows import Row, bad_text, checksum, last_keys, listed, select_in, verify
+from twinrank.store.views import TABLES, vector_row, view_blobs
 from twinrank.types import Document
 
 
@@ -24,8 +25,9 @@ class Plan:
     def __init__(self, connection: sqlite3.Connection, views: dict[str, View]) -> None:
         self.connection = connection
         self.views = views
-        self.next_document = last_key(connection, "documents") + 1
-        self.next_passage = last_key(connection, "passages") + 1
+        last = last_keys(connection)
+        self.next_document = last["documents"] + 1
+        self.next_passage = last["passages"] + 1
         self.document_keys: dict[str, int] = {}
         self.old_passages: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         self.replaced: list[Row] = []
@@ -34,7 +36,7 @@ class Plan:
         self.new_passages: list[Row] = []
         self.kept_passages: list[Row] = []
         self.removed: list[int] = []
-        self.changes: list[Row] = []
+        self.changes: list[tuple[int, str]] = []
         self.copies: list[Row] = []
         self.vectors: dict[str, list[tuple[int, npt.NDArray[np.float32], int, str]]] = defaultdict(list)
 
@@ -47,15 +49,15 @@ class Plan:
     def place_document(self, prepared: PreparedDocument) -> None:
         document = prepared.document
         fields = fields_json(document)
-        checksum = document_checksum(document.id, document.title, document.source, fields, document.text)
-        key = self.document_keys.get(document.id)
-        values = (document.id, prepared.digest, checksum, document.title, document.source, fields, document.text)
-        if key is None:
-            key = self.next_document
+        known = self.document_keys.get(document.id)
+        key = self.next_document if known is None else known
+        head = (key, document.id, prepared.digest, document.title, document.source, fields)
+        row = (*head, checksum(*head), checksum(key, document.text), document.text)
+        if known is None:
             self.next_document += 1
-            self.documents.append((key, *values))
+            self.documents.append(row)
         else:
-            self.replaced.append((*values, key))
+            self.replaced.append(row)
         self.fields.extend((key, *row) for row in field_rows(document))
         old = self.old_passages[key]
         originals = {digest: keys[-1] for digest, keys in old.items()}
@@ -83,9 +85,8 @@ class Plan:
         else:
             key = self.next_passage
             self.next_passage += 1
-        place = (document, number, passage.start, passage.end, passage.digest)
-        checksum = passage_checksum(*place)
-        (self.kept_passages if kept else self.new_passages).append((*place, checksum, key))
+        row = (key, document, number, passage.start, passage.end, passage.digest)
+        (self.kept_passages if kept else self.new_passages).append((*row, checksum(*row)))
         fresh = False
         for view in self.views.values():
             vector, dropped = passage.vectors.get(view.name) or (None, 0)
@@ -107,51 +108,43 @@ class Plan:
         many = self.connection.executemany
         try:
             many(
-                "UPDATE documents SET id = ?, digest = ?, checksum = ?, title = ?, source = ?, fields = ?, text = ?"
-                " WHERE key = ?",
+                "UPDATE documents SET id = ?2, digest = ?3, title = ?4, source = ?5, fields = ?6, checksum = ?7,"
+                " text_checksum = ?8, text = ?9 WHERE key = ?1",
                 self.replaced,
             )
-            many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self.documents)
-            many("DELETE FROM fields WHERE document = ?", [row[-1:] for row in self.replaced])
+            many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self.documents)
+            many("DELETE FROM fields WHERE document = ?", [row[:1] for row in self.replaced])
             many("INSERT OR IGNORE INTO fields VALUES (?, ?, ?, ?)", self.fields)  # a list may name a value twice
         except (UnicodeEncodeError, sqlite3.DataError) as error:
             raise DocumentError(self._unstorable(error)) from error
         many(
-            'UPDATE passages SET document = ?, number = ?, start = ?, "end" = ?, digest = ?, checksum = ? WHERE key = ?',
+            'UPDATE passages SET document = ?2, number = ?3, start = ?4, "end" = ?5, digest = ?6, checksum = ?7 WHERE key = ?1',
             self.kept_passages,
         )
-        many(
-            'INSERT INTO passages(document, number, start, "end", digest, checksum, key) VALUES (?, ?, ?, ?, ?, ?, ?)',
-            self.new_passages,
-        )
+        many("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?)", self.new_passages)
         for key, original, of in self.copies:
             self._copy_vector(key, original, of)
         for name, entries in self.vectors.items():
             view = self.views[name]
             blobs = view_blobs(view, [vector for _, vector, _, _ in entries], [owner for *_, owner in entries])
             rows = [
-                (key, view.key, int(dropped), vector_checksum(key, blob, int(dropped)), blob)
-                for (key, _, dropped, _), blob in zip(entries, blobs, strict=True)
+                vector_row(key, view, int(dropped), blob) for (key, _, dropped, _), blob in zip(entries, blobs, strict=True)
             ]
             many(f"INSERT OR REPLACE INTO {TABLES[view.kind]} VALUES (?, ?, ?, ?, ?)", rows)
         many("DELETE FROM passages WHERE key = ?", [(key,) for key in self.removed])
-        many("INSERT INTO changes(passage, kind) VALUES (?, 'remove')", [(key,) for key in self.removed])
-        many("INSERT INTO changes(passage, kind) VALUES (?, ?)", self.changes)
+        add_changes(self.connection, [*((key, "remove") for key in self.removed), *self.changes])
 
     def _copy_vector(self, key: int, original: int, view: View) -> None:
         table = TABLES[view.kind]
-        query = f"SELECT vector, dropped FROM {table} WHERE passage = ? AND view = ?"
-        for blob, dropped in self.connection.execute(query, (original, view.key)).fetchall():
-            row = (key, view.key, dropped, vector_checksum(key, blob, dropped), blob)
-            self.connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", row)
+        query = f"SELECT * FROM {table} WHERE passage = ? AND view = ?"
+        for passage, of, dropped, given, blob in self.connection.execute(query, (original, view.key)).fetchall():
+            verify(given, f"the vector of passage {passage}", passage, of, dropped, blob)
+            self.connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", vector_row(key, view, dropped, blob))
 
     def _unstorable(self, error: Exception) -> str:
         if isinstance(error, sqlite3.DataError):
             return "a document is larger than the 1 GB that can be stored; split it"
-        for *_, id, _digest, _checksum, title, source, fields, text in [
-            *((0, *row[:-1]) for row in self.replaced),
-            *self.documents,
-        ]:
+        for _, id, _, title, source, fields, _, _, text in [*self.replaced, *self.documents]:
             for part, value in (("id", id), ("title", title), ("source", source), ("fields", fields), ("text", text)):
                 if bad_text([value]) is not None:
                     return f"the {part} of document {id!a} holds half of a surrogate pair, which no file can keep; replace it"
