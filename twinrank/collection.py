@@ -6,6 +6,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -24,7 +25,7 @@ from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
-from twinrank.search.pipeline import Trace, Traced
+from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.results import Results
 from twinrank.status import CheckReport, Status, ViewStatus
 from twinrank.store import FILE_NAME, FieldSummary, Store
@@ -218,23 +219,31 @@ class Collection:
         started = perf_counter()
         text = _check_query(query, k)
         condition = None if where is None else filters.parse(where)
-        indexes = self._derived.refresh()
+        self._derived.refresh()
         allowed = None if condition is None else self.store.select(condition)
         available = self.store.count_passages() if allowed is None else len(allowed)
         if available == 0:
             return Results(query, (), perf_counter() - started)
-        pipeline = self._assembly.pipeline(indexes)
+        pipeline = self.pipeline()
         ranking, trace = pipeline.run(text, allowed)
         hits = self._hits(ranking, k, trace)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
         depth = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
-            hits = self._hits(_behind(ranking, pipeline.run_deeper(text, depth, allowed)), k, trace)
+            hits = self._hits(pipeline.run_behind(ranking, text, depth, allowed), k, trace)
         stages = [(traced.stage, traced.seconds) for traced in trace.stages]
         if pipeline.rewrite is not None:
             stages.insert(0, (pipeline.rewrite.name, trace.rewriting))
         return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)))
+
+    def pipeline(self, recipe: Recipe | None = None) -> Pipeline:
+        """The stages that answer a query, over the documents as they are now; by another recipe where one is given.
+
+        Another recipe searches what is stored as it is: its encoder, passages, tokens and language have to be the collection's.
+        """
+        assembly = self._assembly if recipe is None else replace(self._assembly, recipe=recipe)
+        return assembly.pipeline(self._derived.refresh())
 
     def similar(
         self,
@@ -422,14 +431,6 @@ def _check_query(query: str, k: int) -> str:
 def _notes(trace: Trace) -> Iterator[str]:
     if trace.forms:
         yield f"searched as: {' | '.join(trace.forms)}"
-
-
-def _behind(first: Ranking, deeper: Ranking) -> Ranking:
-    """`first`, then what of `deeper` is not in it, one step of score below a place, so that scores still fall."""
-    rest = deeper.keys[~np.isin(deeper.keys, first.keys)]
-    floor = first.scores[-1] if len(first) else np.float32(0)
-    below = floor - 1 - np.arange(len(rest), dtype=np.float32)
-    return Ranking(np.concatenate([first.keys, rest]), np.concatenate([first.scores, below.astype(np.float32)]))
 
 
 def _field_summary(summary: FieldSummary) -> str:

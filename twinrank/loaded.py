@@ -25,7 +25,7 @@ class Loaded:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._scorers: dict[RerankSettings, Scorer] = {}
+        self._scorers: dict[tuple[str, bool], Scorer] = {}
         self._translator: Translator | None = None
 
     @cached_property
@@ -65,9 +65,11 @@ class Loaded:
         return None if self.passages is None else self.passages.late
 
     def scorer(self, settings: RerankSettings) -> Scorer:
-        if settings not in self._scorers:
-            self._scorers[settings] = CrossEncoder(settings.model, windows=settings.windows)
-        return self._scorers[settings]
+        """The cross-encoder of a stage; stages that differ in candidates and weight alone share one."""
+        asked = settings.model, settings.windows
+        if asked not in self._scorers:
+            self._scorers[asked] = CrossEncoder(settings.model, windows=settings.windows)
+        return self._scorers[asked]
 
     @property
     def rewrite(self) -> Rewrite | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from twinrank.search.fuse import Fusion
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource, Source
@@ -71,6 +73,14 @@ class Pipeline:
     def run_deeper(self, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
         """Retrieve and fuse at least `depth` candidates from each source, without reranking: what lies behind the answer."""
         return self._retrieve(self._forms(query, Trace()), depth, allowed, Trace())
+
+    def run_behind(self, first: Ranking, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
+        """`first`, then what a deeper run finds beside it, one step of score below a place, so that scores still fall."""
+        deeper = self.run_deeper(query, depth, allowed)
+        rest = deeper.keys[~np.isin(deeper.keys, first.keys)]
+        floor = first.scores[-1] if len(first) else np.float32(0)
+        below = floor - 1 - np.arange(len(rest), dtype=np.float32)
+        return Ranking(np.concatenate([first.keys, rest]), np.concatenate([first.scores, below.astype(np.float32)]))
 
     def _forms(self, query: str, trace: Trace) -> tuple[str, ...]:
         if self.rewrite is None:
