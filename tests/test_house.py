@@ -21,7 +21,7 @@ PACKAGE = ROOT / "twinrank"
 FLOORS = [
     {"types", "errors"},
     {"text", "pairs", "quantization", "engine"},
-    {"readers", "store", "maxsim"},
+    {"readers", "store", "maxsim", "scan"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"encoding"},

@@ -268,18 +268,22 @@ def test_it_is_opened_as_it_was_built(small: VectorIndex) -> None:
     assert again.verify() == []
 
 
-def test_few_changes_are_kept_in_memory_and_many_are_written(tmp_path: Path) -> None:
-    vectors = unit_vectors(3000, 4)
-    index = VectorIndex.build(tmp_path / "v", 4, [(np.arange(3000), vectors)], 1)
-    index.add([5000], vectors[:1])
+def test_few_changes_go_into_the_log_and_many_into_a_new_file(tmp_path: Path) -> None:
+    vectors = unit_vectors(8000, 4)
+    index = VectorIndex.build(tmp_path / "v", 4, [(np.arange(8000), vectors)], 1)
+    written = index.path.read_bytes()
+    index.add([9000], vectors[:1])
     assert not index.save(2)
-    assert (index.sequence, index.saved_sequence, VectorIndex.open(index.path).sequence) == (2, 1, 1)
-    index.remove(np.arange(1500))
+    assert (index.sequence, index.saved_sequence, VectorIndex.open(index.path).sequence) == (2, 2, 2)
+    assert index.path.read_bytes() == written
+    index.remove(np.arange(2500))
     assert index.save(3)
+    assert index.path.read_bytes() != written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v"]
     again = VectorIndex.open(index.path)
-    assert (again.sequence, len(again), index.saved_sequence) == (3, 1501, 3)
+    assert (again.sequence, len(again), index.saved_sequence) == (3, 5501, 3)
     assert again.verify() == []
-    np.testing.assert_array_equal(again.vectors([5000]), vectors[:1])
+    np.testing.assert_array_equal(again.vectors([9000]), vectors[:1])
 
 
 def test_a_missing_stale_or_foreign_file_is_told(small: VectorIndex, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, InputError, StorageError
+from twinrank.files import sync_folder
 from twinrank.index.encodings import FixedEncoder
-from twinrank.index.vectors import sync_folder
 from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.types import Keys
 

@@ -1,73 +1,99 @@
-"""One vector a passage, searched exactly: a file mapped into memory, and what changed since in memory beside it."""
+"""One vector a passage, searched exactly or approximately: a mapped file, a log of what changed since, planned filters."""
 
 from __future__ import annotations
 
-import json
-import os
 import threading
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from twinrank.errors import IndexDamagedError, InputError, StorageError
-from twinrank.types import Keys, Ranking, Scores, Vectors
+from twinrank.engine import default_threads
+from twinrank.errors import IndexDamagedError, InputError
+from twinrank.index.approximate import Approximate
+from twinrank.index.backends import is_installed
+from twinrank.index.changelog import Change, ChangeLog
+from twinrank.index.distances import near_by_distance
+from twinrank.index.planner import Plan, plan, plan_again
+from twinrank.index.settings import Kind, VectorIndexSettings
+from twinrank.index.tail import Tail
+from twinrank.index.vectorfile import BLOCK_ROWS, Header, Metric, VectorFile, checked, write_vectors
+from twinrank.scan import Codes, Rows, ask, may_belong, quantize, reach, top
+from twinrank.types import Keys, Ranking, Vectors
 
-Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
-"""`cosine` is `dot` over vectors that their encoder made of length 1; `euclidean` is minus the squared distance."""
+CHANGED_SHARE = 0.25  # changes beyond this share of the file are worth writing it anew
+CHANGED_LEAST = 1000
+MOST_RECORDS = 8192  # of the log, which is read whole when it is opened
+FEW_DEAD = 1000  # up to so many dead rows are scanned along; beyond, they are left out
 
-MAGIC = b"twrkvec1"
-HEADER_BYTES = 4096
-BLOCK_ROWS = 4096
-SAVED_SHARE = 0.05  # changes beyond this share of the file are worth writing it anew
-SAVED_LEAST = 1000
-GATHERED_SHARE = 0.1  # up to this share of all passages a filter's rows are gathered; above, all are scanned
-ROUNDING = 2.0**-24  # float32's relative error of one operation
+Settings = VectorIndexSettings
 
 
 @dataclass(frozen=True)
 class _State:
-    """What one search sees: never changed, only replaced."""
+    """What one search sees: never changed, only replaced. Rows are counted through the file and on through the tail."""
 
-    base: Vectors  # (rows, dimension): the file
-    base_keys: Keys  # (rows,), ascending
-    base_alive: npt.NDArray[np.bool_]  # (rows,)
-    added: Vectors  # (room, dimension): the first len(added_alive) rows count
-    added_keys: Keys  # (room,)
-    added_alive: npt.NDArray[np.bool_]  # (additions,)
+    file: VectorFile
+    alive: npt.NDArray[np.bool_]  # (rows of the file,)
+    dead: int
+    tail: Tail
     longest: float
-    """The largest norm of any vector."""
+    """No vector is longer, and neither is what stands for it in int8."""
+    near: Approximate | None
 
     @property
     def live(self) -> int:
-        return int(self.base_alive.sum() + self.added_alive.sum())
+        return len(self.file) - self.dead + int(self.tail.alive.sum())
+
+    @property
+    def changed(self) -> int:
+        return len(self.tail) + self.dead
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """The live rows that may be found, ascending; None for the file's means all that are live."""
+
+    rows: Rows | None
+    tail: Rows
 
 
 class VectorIndex:
-    """Passages by vector: always the true top k, as float64 would rank them.
+    """Passages by vector; the true top k, as float64 would rank them, unless an approximate index was asked for.
 
-    The file holds the vectors as of one change of the store. Additions and removals live in memory, and are written by
-    `save` once there are enough of them; until then the next opening takes them from the store again, by its log of changes.
+    The file holds the vectors as of one change of the store, the log beside it what changed since, and where the settings want
+    one, there is an approximate index of the file. When the changes outgrow a quarter of the file, `save` writes it anew.
     May be searched by several threads while another changes it.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any], base: Vectors, base_keys: Keys) -> None:
+    def __init__(self, file: VectorFile, settings: Settings, threads: int | None) -> None:
         """Use `VectorIndex.build` or `VectorIndex.open`."""
-        self.path = path
-        self.dimension: int = header["dimension"]
-        self.metric: Metric = header["metric"]
-        self.stamp: str = header["stamp"]
-        self.saved_sequence: int = header["sequence"]
-        """The change of the store that the file reflects."""
-        self.sequence: int = header["sequence"]
-        """The change of the store that the index reflects; the caller moves it on."""
+        self.path = file.path
+        self.settings = settings
+        self.threads = threads or default_threads()
+        self.dimension: int = file.header.dimension
+        self.metric: Metric = file.header.metric
+        self.stamp: str = file.header.stamp
+        self.saved_sequence: int = file.header.sequence
+        """The change of the store that is on disk."""
         self._lock = threading.Lock()
-        self._state = _fresh_state(base, base_keys, header["longest"])
+        self._said = threading.local()
+        self._log = ChangeLog(self.path, file.header.identity, self.dimension)
+        alive = np.ones(len(file), np.bool_)
+        self._state = _State(file, alive, 0, Tail.empty(self.dimension), file.header.longest, None)
+        for change in self._log.read():
+            self._take_in(change.removed, change.keys, change.vectors, change.codes)
+            self.saved_sequence = change.sequence
+        self.sequence: int = self.saved_sequence
+        """The change of the store that the index reflects; the caller moves it on."""
+        self._unsaved: dict[int, bool] = {}
+        """Keys that changed since the last save: whether each is there now."""
+        if self._kind != "exact":
+            self._state = replace(self._state, near=Approximate.open(file, settings))
 
     @classmethod
     def build(
@@ -79,6 +105,8 @@ class VectorIndex:
         *,
         metric: Metric = "cosine",
         stamp: str = "",
+        settings: Settings | None = None,
+        threads: int | None = None,
     ) -> VectorIndex:
         """Write the file from batches of keys (n,), ascending throughout, and vectors (n, dimension); holds one at a time.
 
@@ -87,32 +115,28 @@ class VectorIndex:
         """
         if metric not in get_args(Metric):
             raise InputError(f"there is no metric {metric!r}; it is one of {', '.join(get_args(Metric))}")
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-        header = {"dimension": dimension, "sequence": sequence, "metric": metric, "stamp": stamp}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_file(temporary, header, batches)
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-        return cls.open(path, stamp=stamp)
+        if dimension < 1:
+            raise InputError(f"the dimension is {dimension}; at least 1 was expected")
+        write_vectors(Path(path), Header(dimension, metric, stamp, sequence), batches)
+        index = cls.open(path, stamp=stamp, settings=settings, threads=threads)
+        index._log.remove()
+        index._build_near()
+        return index
 
     @classmethod
-    def open(cls, path: str | Path, *, stamp: str = "") -> VectorIndex:
-        """Map the file into memory. Raises IndexDamagedError where it is missing, torn or made with another stamp.
+    def open(
+        cls, path: str | Path, *, stamp: str = "", settings: Settings | None = None, threads: int | None = None
+    ) -> VectorIndex:
+        """Map the file into memory and read the log. Raises IndexDamagedError where it is missing, torn or made with another
+        stamp.
 
-        The vectors themselves are read when they are searched; `verify` compares their checksums.
+        What is read later is checked then; `verify` reads everything. An approximate index that is missing or damaged leaves
+        the search exact; `wants_save` then says so.
         """
-        path = Path(path)
-        header, base, keys, _ = _map_file(path)
-        if header["stamp"] != stamp:
-            raise IndexDamagedError(f"{path} was built from other vectors ({header['stamp']!r}, not {stamp!r})")
-        return cls(path, header, base, keys)
+        file = VectorFile.open(Path(path))
+        if file.header.stamp != stamp:
+            raise IndexDamagedError(f"{path} was built from other vectors ({file.header.stamp!r}, not {stamp!r})")
+        return cls(file, settings or Settings(), threads)
 
     def __len__(self) -> int:
         return self._state.live
@@ -121,77 +145,153 @@ class VectorIndex:
     def keys(self) -> Keys:
         """The keys of all passages in the index, ascending."""
         state = self._state
-        count = len(state.added_alive)
-        return np.sort(np.concatenate([state.base_keys[state.base_alive], state.added_keys[:count][state.added_alive]]))
+        return np.sort(np.concatenate([state.file.keys[state.alive], state.tail.keys[state.tail.alive]]))
+
+    @property
+    def kind(self) -> str:
+        """How it is searched now: exact, or by which approximate index."""
+        near = self._state.near
+        return "exact" if near is None else near.kind
+
+    @property
+    def recall(self) -> float | None:
+        """The share of the true 10 nearest that the approximate index found when it was built; None where search is exact."""
+        near = self._state.near
+        return None if near is None else near.recall
+
+    @property
+    def summary(self) -> str:
+        """How it is searched, in words."""
+        near = self._state.near
+        if near is None:
+            return "exact" if self._kind == "exact" else f"exact, until its {self._kind} index is built"
+        return f"{near.kind}, recall@10 {near.recall:.3f} (measured on {near.tuned.queries})"
 
     # Searching
 
     def search(self, vector: npt.ArrayLike, k: int, allowed: Keys | None = None) -> Ranking:
         """The `k` nearest passages to `vector` (dimension,); of those in `allowed` only, where given.
 
-        Scores are the metric's, computed in float64 and rounded; equal scores stand with the larger key first.
+        Scores are the metric's, computed in float64 and rounded; equal scores stand with the larger key first. Raises
+        IndexDamagedError where something that it reads is not what was written.
         """
         query = self._checked_query(vector)
         state = self._state
         if k < 1 or (allowed is not None and len(allowed) == 0):
             return Ranking.empty()
-        keys, rows, scores = self._scan(state, query, _ascending(allowed) if allowed is not None else None)
-        if len(scores) == 0:
-            return Ranking.empty()
-        near = np.arange(len(scores))
-        if k < len(scores):
-            # float32's errors are bounded, so that whatever may belong to the top k is computed again in float64.
-            threshold = np.partition(scores, len(scores) - k)[len(scores) - k] - 2 * self._error_bound(state, query)
-            near = np.flatnonzero(scores >= threshold)
-        near = near[scores[near] > -np.inf]
-        exact = self._score_exactly(self._rows(state, rows[near] if rows is not None else near), query)
-        return Ranking.of(keys[near], exact, k)
+        passing = self._passing(state, None if allowed is None else _ascending(allowed))
+        rows, done = self._candidates(state, query, k, passing)
+        self._said.plan = done
+        return Ranking.of(self._keys(state, rows), self._score_exactly(self._take(state, rows), query), k)
+
+    @property
+    def plan(self) -> str:
+        """What this thread's last search did, in words; empty before the first."""
+        return str(getattr(self._said, "plan", ""))
+
+    def explain(self, k: int, allowed: Keys | None = None) -> str:
+        """What a search for `k` passages would begin with, in words."""
+        state = self._state
+        passing = self._passing(state, None if allowed is None else _ascending(allowed))
+        return str(self._first_plan(state, k, passing))
+
+    def measure(self, queries: Vectors, k: int = 10) -> float:
+        """The share of the true `k` nearest of these queries (n, dimension) that a search finds; 1 where it is exact."""
+        state, found = self._state, 0
+        everything = self._passing(state, None)
+        for query in queries:
+            truth = Ranking.of(*self._scored(state, self._scan(state, self._checked_query(query), k, everything), query), k)
+            found += int(np.isin(truth.keys, self.search(query, k).keys).sum())
+        return found / max(1, len(queries) * min(k, state.live))
 
     def vectors(self, keys: npt.ArrayLike) -> Vectors:
         """The vectors of `keys` (n, dimension), in that order; raises InputError for a key that is not in the index."""
         state = self._state
         wanted = np.atleast_1d(np.asarray(keys, dtype=np.int64))
-        found_keys, rows = _rows_of(state, np.unique(wanted))
-        missing = np.setdiff1d(wanted, found_keys)
+        unique, places = np.unique(wanted, return_inverse=True)
+        rows = self._rows_of(state, unique)[places]
+        missing = np.unique(wanted[rows < 0])
         if len(missing):
             raise InputError(f"passage {missing[0]} is not in the index ({len(missing)} of {len(wanted)} are not)")
-        return self._rows(state, rows[np.searchsorted(found_keys, wanted)])
+        return self._take(state, rows)
 
     def _checked_query(self, vector: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        query = np.asarray(vector, dtype=np.float32)
+        query = np.ascontiguousarray(vector, dtype=np.float32)
         if query.shape != (self.dimension,):
             raise InputError(f"the query's vector has shape {query.shape}; the index holds vectors of ({self.dimension},)")
         if not np.isfinite(query).all():
             raise InputError("the query's vector holds NaN or infinity")
         return query
 
-    def _scan(
-        self, state: _State, query: npt.NDArray[np.float32], allowed: Keys | None
-    ) -> tuple[Keys, npt.NDArray[np.intp] | None, Scores]:
-        """Scores in float32: (keys, rows or None for all of them, scores), -inf for what must not be found."""
-        if allowed is not None and len(allowed) <= GATHERED_SHARE * state.live:
-            keys, rows = _rows_of(state, allowed)
-            return keys, rows, self._score(self._rows(state, rows), query)
-        count = len(state.added_alive)
-        keys, scores, alive = state.base_keys, self._score(state.base, query), state.base_alive
-        if count:
-            keys = np.concatenate([keys, state.added_keys[:count]])
-            scores = np.concatenate([scores, self._score(state.added[:count], query)])
-            alive = np.concatenate([alive, state.added_alive])
-        if allowed is not None:
-            alive = alive & _is_in(keys, allowed)
-        scores[~alive] = -np.inf
-        return keys, None, scores
+    def _passing(self, state: _State, allowed: Keys | None) -> _Passing:
+        if allowed is None:
+            return _Passing(None, np.flatnonzero(state.tail.alive))
+        rows = state.file.rows_of(allowed)
+        rows = rows[rows >= 0]
+        if state.dead:
+            rows = rows[state.alive[rows]]
+        tail = state.tail.rows_of(allowed)
+        return _Passing(None if len(rows) == len(state.file) - state.dead else rows, np.sort(tail[tail >= 0]))
 
-    def _score(self, vectors: Vectors, query: npt.NDArray[np.float32]) -> Scores:
-        """(rows, dimension), (dimension,) → (rows,)"""
-        if self.metric != "euclidean":
-            return np.asarray(vectors @ query)
-        scores = np.empty(len(vectors), np.float32)
-        for start in range(0, len(vectors), BLOCK_ROWS):
-            difference = vectors[start : start + BLOCK_ROWS] - query  # (rows, dimension)
-            scores[start : start + BLOCK_ROWS] = -np.einsum("rd,rd->r", difference, difference)
-        return scores
+    def _first_plan(self, state: _State, k: int, passing: _Passing) -> Plan:
+        live = len(state.file) - state.dead
+        return plan(k, live if passing.rows is None else len(passing.rows), live, state.near)
+
+    def _candidates(self, state: _State, query: npt.NDArray[np.float32], k: int, passing: _Passing) -> tuple[Rows, Plan]:
+        """(rows that hold the top k, or most of it where an approximate index is asked; what was done)"""
+        done = self._first_plan(state, k, passing)
+        near = state.near
+        if done.how == "scan" or near is None:
+            return self._scan(state, query, k, passing), done
+        rows = self._near(state, near, query, done.depth)
+        if passing.rows is not None:
+            rows = rows[_is_among(rows, passing.rows)]
+            again = plan_again(k, done, len(rows), near)
+            if again is not None and again.how == "filtered graph":
+                mask = np.zeros(len(state.file), np.bool_)
+                mask[passing.rows] = True
+                rows, done = near.find(query, k, mask, near.breadth(again.depth)), again
+        if len(rows) < min(k, done.passing):
+            return self._scan(state, query, k, passing), replace(done, how="scan")
+        tail = self._scan(state, query, k, _Passing(np.empty(0, np.int64), passing.tail))
+        return np.concatenate([rows, tail]), done
+
+    def _near(self, state: _State, near: Approximate, query: npt.NDArray[np.float32], depth: int) -> Rows:
+        """Live rows near the query, `depth` of them and a few more."""
+        if not state.dead:
+            return near.find(query, depth)
+        if near.filters:
+            return near.find(query, depth, state.alive)
+        rows = near.find(query, depth * len(state.file) // (len(state.file) - state.dead))
+        return rows[state.alive[rows]]
+
+    def _scan(self, state: _State, query: npt.NDArray[np.float32], k: int, passing: _Passing) -> Rows:
+        """Rows among which the true top k are."""
+        rows = passing.rows
+        if rows is None and state.dead > FEW_DEAD:
+            rows = np.flatnonzero(state.alive)
+        question = None if self.metric == "euclidean" else ask(query, state.longest)
+        if question is None:
+            return self._scan_without_codes(state, query, k, _Passing(rows, passing.tail))
+        dead = state.dead if rows is None else 0
+        found, scores, slack = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32)
+        if rows is None or len(rows):
+            found, scores, slack = may_belong(state.file.codes, question, k + dead, rows, self.threads)
+        if dead:
+            kept = state.alive[found]
+            found, scores, slack = found[kept], scores[kept], slack[kept]
+        if len(passing.tail):
+            more = may_belong(state.tail.codes, question, k, passing.tail, self.threads)
+            found = np.concatenate([found, more[0] + len(state.file)])
+            scores, slack = np.concatenate([scores, more[1]]), np.concatenate([slack, more[2]])
+        return found[top(scores, slack, k)]
+
+    def _scan_without_codes(self, state: _State, query: npt.NDArray[np.float32], k: int, passing: _Passing) -> Rows:
+        rows = np.flatnonzero(state.alive) if passing.rows is None else passing.rows
+        rows = np.concatenate([rows, passing.tail + len(state.file)])
+        if self.metric != "euclidean":  # products that float32 cannot tell apart: all are scored in float64
+            return rows
+        return near_by_distance(lambda part: self._take(state, part), rows, query, k, state.longest)
 
     def _score_exactly(self, vectors: Vectors, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         wide, wide_query = vectors.astype(np.float64), query.astype(np.float64)
@@ -199,25 +299,36 @@ class VectorIndex:
             return np.asarray(np.einsum("rd,d->r", wide, wide_query))
         return np.asarray(-np.square(wide - wide_query).sum(axis=1))
 
-    def _error_bound(self, state: _State, query: npt.NDArray[np.float32]) -> float:
-        """How far a float32 score may lie from the true one, whatever the order of summation (Higham 2002, section 3.1).
+    def _scored(self, state: _State, rows: Rows, query: npt.NDArray[np.float32]) -> tuple[Keys, npt.NDArray[np.float64]]:
+        return self._keys(state, rows), self._score_exactly(self._take(state, rows), query)
 
-        |error| ≤ n·u / (1 - n·u) · Σ |aᵢ·bᵢ|, which is at most that times |a|·|b|; differences are rounded twice more.
-        """
-        operations = self.dimension + 4
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        size = state.longest * length if self.metric != "euclidean" else (state.longest + length) ** 2
-        tiny = operations * float(np.finfo(np.float32).tiny)  # underflow
-        return operations * ROUNDING / (1 - operations * ROUNDING) * size + tiny
+    def _keys(self, state: _State, rows: Rows) -> Keys:
+        below = len(state.file)
+        if not len(state.tail):
+            return state.file.keys[rows]
+        keys = np.empty(len(rows), np.int64)
+        in_file = rows < below
+        keys[in_file] = state.file.keys[rows[in_file]]
+        keys[~in_file] = state.tail.keys[rows[~in_file] - below]
+        return keys
 
-    def _rows(self, state: _State, rows: npt.NDArray[np.intp]) -> Vectors:
-        """The vectors at `rows`, counted through the file and on through what was added."""
-        below = len(state.base)
+    def _take(self, state: _State, rows: Rows) -> Vectors:
+        below = len(state.file)
+        if not len(state.tail):
+            return state.file.take(rows)
         found = np.empty((len(rows), self.dimension), np.float32)
-        in_base = rows < below
-        found[in_base] = state.base[rows[in_base]]
-        found[~in_base] = state.added[rows[~in_base] - below]
+        in_file = rows < below
+        found[in_file] = state.file.take(rows[in_file])
+        found[~in_file] = state.tail.take(rows[~in_file] - below)
         return found
+
+    def _rows_of(self, state: _State, keys: Keys) -> Rows:
+        """The live row of each of these ascending keys, or -1."""
+        rows = state.file.rows_of(keys)
+        if state.dead:
+            rows = np.where((rows >= 0) & state.alive[rows], rows, -1)
+        tail = state.tail.rows_of(keys)
+        return np.where(tail >= 0, tail + len(state.file), rows)
 
     # Changing
 
@@ -226,116 +337,159 @@ class VectorIndex:
 
         Raises InputError for another dimension, NaN and zero vectors.
         """
-        key_array, matrix = _checked(keys, vectors, self.dimension)
+        key_array, matrix = checked(keys, vectors, self.dimension)
         last = len(key_array) - 1 - np.unique(key_array[::-1], return_index=True)[1]
         key_array, matrix = key_array[last], matrix[last]
+        codes = quantize(matrix)
         with self._lock:
-            state = _without(self._state, key_array)
-            start, count = len(state.added_alive), len(key_array)
-            room, room_keys = _with_room(state.added, start + count), _with_room(state.added_keys, start + count)
-            room[start : start + count] = matrix  # beyond what searches under way look at
-            room_keys[start : start + count] = key_array
-            alive = np.concatenate([state.added_alive, np.ones(count, np.bool_)])
-            longest = max(state.longest, _longest(matrix))
-            self._state = replace(state, added=room, added_keys=room_keys, added_alive=alive, longest=longest)
+            self._take_in(key_array, key_array, matrix, codes)
+            self._unsaved.update(dict.fromkeys(key_array.tolist(), True))
 
     def remove(self, keys: npt.ArrayLike) -> None:
         """Remove passages; keys that are not there are passed over."""
+        key_array = np.unique(np.atleast_1d(np.asarray(keys, dtype=np.int64)))
         with self._lock:
-            self._state = _without(self._state, np.atleast_1d(np.asarray(keys, dtype=np.int64)))
+            there = key_array[self._rows_of(self._state, key_array) >= 0]
+            self._take_in(there)
+            self._unsaved.update(dict.fromkeys(there.tolist(), False))
+
+    def _take_in(
+        self, removed: Keys, keys: Keys | None = None, vectors: Vectors | None = None, codes: Codes | None = None
+    ) -> None:
+        """Remove, then add; what is added is not there any more."""
+        state = self._state
+        gone = np.unique(removed)
+        if len(gone):
+            rows = state.file.rows_of(gone)
+            rows = rows[rows >= 0]
+            rows = rows[state.alive[rows]]
+            if len(rows):
+                alive = state.alive.copy()
+                alive[rows] = False
+                state = replace(state, alive=alive, dead=state.dead + len(rows))
+            state = replace(state, tail=state.tail.without(gone))
+        if keys is not None and vectors is not None and codes is not None and len(keys):
+            longest = max(state.longest, reach(vectors, codes))
+            state = replace(state, tail=state.tail.with_added(keys, vectors, codes), longest=longest)
+        self._state = state
+
+    # Saving
+
+    @property
+    def wants_save(self) -> bool:
+        """Whether `save` would do more than write down a sequence number: changes, or an approximate index to be built."""
+        return bool(self._unsaved) or self._is_outgrown or not self._near_fits
 
     def save(self, sequence: int, *, force: bool = False) -> bool:
-        """The index now reflects change `sequence`; where enough has changed, write the file anew and say True."""
+        """The index now reflects change `sequence`; write down what changed. True where the file was written anew.
+
+        One process at a time may save. Usually a record is added to the log, at a cost in proportion to the change. Where the
+        changes outgrow a quarter of the file, or `force` asks for it, the file is written anew, and its approximate index.
+        Raises StorageError where the disk is full; the index then goes on in memory, and what is on disk is of an older
+        sequence.
+        """
         self.sequence = sequence
-        state = self._state
-        changed = len(state.added_alive) + int((~state.base_alive).sum())
-        if not force and changed <= max(SAVED_LEAST, SAVED_SHARE * len(state.base)):
-            return False
         with self._lock:
-            state = self._state
-            built = VectorIndex.build(
-                self.path, self.dimension, self._batches(state), sequence, metric=self.metric, stamp=self.stamp
-            )
-            self._state = built._state
+            if force or self._is_outgrown:
+                self._write_anew(sequence)
+                return True
+            self._append(sequence)
+        if not self._near_fits:
+            self._build_near()
+        return False
+
+    @property
+    def _kind(self) -> Kind:
+        """What the settings want of the file as it is."""
+        if not len(self._state.file):
+            return "exact"
+        kind = self.settings.resolved(len(self._state.file), self.dimension)
+        return "exact" if self.settings.kind == "auto" and not is_installed("faiss") else kind
+
+    @property
+    def _is_outgrown(self) -> bool:
+        most = max(CHANGED_LEAST, CHANGED_SHARE * len(self._state.file))
+        return self._state.changed > most or self._log.records > MOST_RECORDS
+
+    @property
+    def _near_fits(self) -> bool:
+        near = self._state.near
+        return self._kind == "exact" or (near is not None and near.fits(self._kind, self.settings))
+
+    def _append(self, sequence: int) -> None:
+        if sequence <= self.saved_sequence and not self._unsaved:
+            return
+        try:
+            disk = VectorFile.read_header(self.path)
+        except IndexDamagedError:
+            self._write_anew(sequence)
+            return
+        if disk.identity != self._log.identity:  # another process wrote the file anew; what changed here goes on from there
+            self._log = ChangeLog(self.path, disk.identity, self.dimension)
+            self.saved_sequence = disk.sequence
+        self.saved_sequence = self._log.last_sequence() or self.saved_sequence
+        if self.saved_sequence < sequence:
+            changed = np.array(sorted(self._unsaved), np.int64)
+            added = changed[[self._unsaved[key] for key in changed.tolist()]] if len(changed) else changed
+            vectors = self.vectors(added)
+            self._log.append(Change(sequence, changed, added, vectors, quantize(vectors)))
             self.saved_sequence = sequence
-        return True
+        self._unsaved = {}
+
+    def _write_anew(self, sequence: int) -> None:
+        """The file as the index is now, without a log; called with the lock held."""
+        header = Header(self.dimension, self.metric, self.stamp, sequence)
+        write_vectors(self.path, header, self._batches(self._state))
+        index = VectorIndex.open(self.path, stamp=self.stamp, settings=self.settings, threads=self.threads)
+        index._log.remove()
+        index._build_near()
+        self._state, self._log, self._unsaved = index._state, index._log, {}
+        self.saved_sequence = sequence
+
+    def _build_near(self) -> None:
+        """The approximate index that the settings want, or none. Raises MissingExtraError where its library is missing."""
+        file, kind = self._state.file, self._kind
+        near = None
+        if kind == "exact":
+            Approximate.remove(self.path)
+        else:
+            whole = _State(file, np.ones(len(file), np.bool_), 0, Tail.empty(self.dimension), file.header.longest, None)
+            near = Approximate.build(file, kind, self.settings, partial(self._true_rows, whole), self.threads)
+        with self._lock:
+            if self._state.file is file:
+                self._state = replace(self._state, near=near)
+
+    def _true_rows(self, state: _State, query: npt.NDArray[np.float32], k: int) -> Rows:
+        rows = self._scan(state, query, k, _Passing(None, np.empty(0, np.int64)))
+        return Ranking.of(rows, self._score_exactly(state.file.vectors[rows], query), k).keys
 
     def _batches(self, state: _State) -> Iterator[tuple[Keys, Vectors]]:
-        count = len(state.added_alive)
-        keys = np.concatenate([state.base_keys, state.added_keys[:count]])
-        rows = np.flatnonzero(np.concatenate([state.base_alive, state.added_alive]))
+        keys = np.concatenate([state.file.keys, state.tail.keys])
+        rows = np.flatnonzero(np.concatenate([state.alive, state.tail.alive]))
         rows = rows[np.argsort(keys[rows], kind="stable")]
         for start in range(0, len(rows), BLOCK_ROWS):
             part = rows[start : start + BLOCK_ROWS]
-            yield keys[part], self._rows(state, part)
+            yield keys[part], self._take(state, part)
 
     # Upkeep
 
     def verify(self) -> list[str]:
-        """Every problem of the file, in words: reads all of it and compares the checksums."""
+        """Every problem of what is on disk, in words: reads all of it and compares the checksums."""
         try:
-            _, base, _, blocks = _map_file(self.path)
+            file = VectorFile.open(self.path)
         except IndexDamagedError as error:
             return [str(error)]
-        problems, start = [], 0
-        for rows, checksum in blocks.tolist():
-            if zlib.crc32(base[start : start + rows].data) != checksum:
-                problems.append(f"{self.path}: vectors {start} to {start + rows - 1} fail their checksum")
-            start += rows
-        return problems
+        near = self._state.near
+        return [
+            *file.verify(),
+            *ChangeLog(self.path, file.header.identity, self.dimension).verify(),
+            *([] if near is None else near.verify()),
+        ]
 
     def size(self) -> int:
-        """Bytes on disk."""
-        return self.path.stat().st_size
-
-
-def _fresh_state(base: Vectors, base_keys: Keys, longest: float) -> _State:
-    dimension = base.shape[1]
-    return _State(
-        base=base,
-        base_keys=base_keys,
-        base_alive=np.ones(len(base), np.bool_),
-        added=np.empty((0, dimension), np.float32),
-        added_keys=np.empty(0, np.int64),
-        added_alive=np.empty(0, np.bool_),
-        longest=longest,
-    )
-
-
-def _without(state: _State, keys: Keys) -> _State:
-    count = len(state.added_alive)
-    base_alive, added_alive = state.base_alive, state.added_alive
-    wanted = np.unique(keys)
-    if len(wanted) and len(state.base_keys):
-        places = np.minimum(np.searchsorted(state.base_keys, wanted), len(state.base_keys) - 1)
-        places = places[state.base_keys[places] == wanted]
-        if len(places):
-            base_alive = base_alive.copy()
-            base_alive[places] = False
-    if len(wanted) and count:
-        added_alive = added_alive & ~_is_in(state.added_keys[:count], wanted)
-    return replace(state, base_alive=base_alive, added_alive=added_alive)
-
-
-def _rows_of(state: _State, keys: Keys) -> tuple[Keys, npt.NDArray[np.intp]]:
-    """Of these ascending keys those that are in the index, with their rows."""
-    count = len(state.added_alive)
-    rows = np.full(len(keys), -1, np.intp)
-    if len(state.base_keys):
-        places = np.minimum(np.searchsorted(state.base_keys, keys), len(state.base_keys) - 1)
-        there = (state.base_keys[places] == keys) & state.base_alive[places]
-        rows[there] = places[there]
-    if count:
-        alive = np.flatnonzero(state.added_alive)
-        alive = alive[_is_in(state.added_keys[alive], keys)] if len(keys) else alive[:0]
-        rows[np.searchsorted(keys, state.added_keys[alive])] = len(state.base) + alive
-    return keys[rows >= 0], rows[rows >= 0]
-
-
-def _is_in(keys: Keys, allowed: Keys) -> npt.NDArray[np.bool_]:
-    """Which of `keys` are among `allowed`, ascending and not empty."""
-    places = np.minimum(np.searchsorted(allowed, keys), len(allowed) - 1)
-    return np.asarray(allowed[places] == keys)
+        """Bytes on disk, with the log and the approximate index."""
+        near = self._state.near
+        return self.path.stat().st_size + self._log.size() + (0 if near is None else near.size())
 
 
 def _ascending(keys: npt.ArrayLike) -> Keys:
@@ -343,106 +497,7 @@ def _ascending(keys: npt.ArrayLike) -> Keys:
     return np.unique(array) if (np.diff(array) <= 0).any() else array  # usually from the store, in order
 
 
-def _with_room(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
-    if rows <= len(array):
-        return array
-    larger = np.empty((max(rows, 2 * len(array), 64), *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
-def _checked(keys: npt.ArrayLike, vectors: npt.ArrayLike, dimension: int) -> tuple[Keys, Vectors]:
-    key_array = np.atleast_1d(np.asarray(keys, dtype=np.int64))
-    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    if matrix.shape != (len(key_array), dimension):
-        raise InputError(
-            f"{len(key_array)} keys came with vectors of shape {matrix.shape}; the index holds vectors of ({dimension},)"
-        )
-    unfit = ~np.isfinite(matrix).all(axis=1) | ~matrix.any(axis=1)  # (n,)
-    if unfit.any():
-        raise InputError(f"the vector of passage {key_array[np.argmax(unfit)]} is zero, or holds NaN or infinity")
-    return key_array, matrix
-
-
-def _longest(matrix: Vectors) -> float:
-    return float(np.sqrt(np.square(matrix, dtype=np.float64).sum(axis=1).max(initial=0.0)))
-
-
-# The file: a header of 4,096 bytes (magic, CRC-32 and length of what follows, JSON), the vectors, the keys as int64, and
-# for each block of vectors its rows and its CRC-32 as int64. All little endian.
-
-
-def _write_file(path: Path, header: dict[str, Any], batches: Iterable[tuple[Keys, Vectors]]) -> None:
-    all_keys: list[Keys] = []
-    blocks: list[tuple[int, int]] = []
-    last, longest = -(2**63), 0.0
-    with path.open("wb") as file:
-        file.write(bytes(HEADER_BYTES))
-        for keys, vectors in batches:
-            key_array, matrix = _checked(keys, vectors, header["dimension"])
-            if len(key_array) == 0:
-                continue
-            if key_array[0] <= last or (np.diff(key_array) <= 0).any():
-                raise InputError(f"the keys are not in ascending order near {key_array[0]}")
-            last, longest = int(key_array[-1]), max(longest, _longest(matrix))
-            data = matrix.astype("<f4", copy=False).data
-            file.write(data)
-            blocks.append((len(key_array), zlib.crc32(data)))
-            all_keys.append(key_array)
-        tail = np.concatenate([*all_keys, np.empty(0, np.int64)]).astype("<i8").tobytes()
-        tail += np.array(blocks, dtype="<i8").tobytes()
-        file.write(tail)
-        count = sum(rows for rows, _ in blocks)
-        content = {**header, "count": count, "blocks": len(blocks), "longest": longest, "tail": zlib.crc32(tail)}
-        body = json.dumps(content).encode()
-        if len(body) > HEADER_BYTES - 16:
-            raise InputError(f"the stamp of {len(header['stamp'])} characters is too long")
-        file.seek(0)
-        file.write(MAGIC + np.array([zlib.crc32(body), len(body)], "<u4").tobytes() + body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _map_file(path: Path) -> tuple[dict[str, Any], Vectors, Keys, npt.NDArray[np.int64]]:
-    """(header, vectors (count, dimension), keys (count,), blocks (blocks, 2): rows and checksum)"""
-    try:
-        with path.open("rb") as file:  # once, since another process may put a new file in its place at any time
-            header = _read_header(file, path)
-            count, dimension = header["count"], header["dimension"]
-            file.seek(HEADER_BYTES + 4 * count * dimension)
-            tail = file.read()
-            if count == 0:
-                vectors: Vectors = np.empty((0, dimension), np.float32)
-            else:
-                vectors = np.memmap(file, dtype="<f4", mode="r", offset=HEADER_BYTES, shape=(count, dimension)).view(np.ndarray)
-    except OSError as error:
-        raise IndexDamagedError(f"there is no index at {path}: {error.strerror}") from error
-    if zlib.crc32(tail) != header["tail"]:
-        raise IndexDamagedError(f"{path} is not what was written: its keys fail the checksum")
-    keys = np.frombuffer(tail[: 8 * count], "<i8").astype(np.int64)
-    blocks = np.frombuffer(tail[8 * count :], "<i8").astype(np.int64).reshape(-1, 2)
-    return header, vectors, keys, blocks
-
-
-def _read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
-    start = file.read(HEADER_BYTES)
-    checksum, length = np.frombuffer(start[8:16].ljust(8, b"\0"), "<u4").tolist()
-    body = start[16 : 16 + length]
-    whole = len(start) == HEADER_BYTES and start[:8] == MAGIC and not start[16 + length :].strip(b"\0")
-    if not whole or zlib.crc32(body) != checksum:
-        raise IndexDamagedError(f"{path} is not what was written: its header fails the checksum")
-    header: dict[str, Any] = json.loads(body)
-    expected = HEADER_BYTES + header["count"] * (4 * header["dimension"] + 8) + header["blocks"] * 16
-    size = os.fstat(file.fileno()).st_size
-    if size != expected:
-        raise IndexDamagedError(f"{path} has {size} bytes instead of {expected}")
-    return header
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder last through a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _is_among(rows: Rows, passing: Rows) -> npt.NDArray[np.bool_]:
+    """Which of `rows` are among `passing`, ascending and not empty."""
+    places = np.minimum(np.searchsorted(passing, rows), len(passing) - 1)
+    return np.asarray(passing[places] == rows)
