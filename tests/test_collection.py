@@ -151,7 +151,7 @@ def test_a_path_that_is_not_there_is_no_text(make: Making) -> None:
         {"id": "x", "text": " \n\t "},
         {"id": "x", "text": 17},
         {"id": "line\nbreak", "text": "id of two lines"},
-        {"id": "x", "text": "nested", "field": {"a": {"b": 1}}},
+        {"id": "x", "text": "nested", "field": [{"a": 1}, 2]},
         {"id": "x", "text": "not a number", "field": float("nan")},
         {"id": "x", "text": "too large", "field": 2**70},
     ],
@@ -553,7 +553,7 @@ def test_truncated_tokens_are_counted_and_shown(make: Making, tiny_model: Path) 
     assert report.dropped > 3000
     view = collection.status().views[0]
     assert (view.truncated, view.dropped) == (1, report.dropped)
-    assert f"truncated: 1 passages, {report.dropped:,} tokens" in str(collection.status())
+    assert f"truncated: 1 passage, {report.dropped:,} tokens" in str(collection.status())
 
 
 @pytest.mark.parametrize("windows", [False, True])
@@ -752,3 +752,17 @@ def test_another_encoder_of_another_limit_cuts_every_document_again(make: Making
     before = collection.status().passages
     make(model=str(long)).rebuild(encode=True)
     assert 0 < collection.status().passages < before
+
+
+def test_encoding_anew_by_the_same_recipe_keeps_what_a_person_wrote_into_it(notes: Collection) -> None:
+    recipe = notes.path / "recipe.toml"
+    recipe.write_text("# chosen with care\n" + recipe.read_text())
+    notes.rebuild(encode=True)
+    assert recipe.read_text().startswith("# chosen with care")
+
+
+def test_a_collection_within_an_indexed_folder_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("A note.")
+    with Collection(tmp_path / "mine", model="none") as collection:
+        assert collection.add(tmp_path).added == 1
+        assert collection.add(tmp_path).unchanged == 1

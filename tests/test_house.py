@@ -20,7 +20,7 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"text", "pairs", "quantization", "engine"},
+    {"files", "text", "pairs", "quantization", "engine"},
     {"readers", "store", "maxsim", "scan"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},

@@ -178,3 +178,10 @@ def test_pooling_of_the_recipe_takes_the_place_of_the_checkpoints(tmp_path: Path
         stored = collection.store.vectors("vectors", [key for keys, _ in collection.store.iterate_passages() for key in keys])
     wanted = BiEncoder(tiny_model, pooling="cls").encode([f"{n.get('title', '')} {n['text']}".strip() for n in NOTES])
     np.testing.assert_allclose(stored, wanted, atol=1e-5)
+
+
+def test_an_interrupted_encoding_is_a_problem_that_check_names(make: Making) -> None:
+    collection = make(tokens=None, rerank=())
+    collection.add(NOTES)
+    collection.store.add_view("tokens", model="m", fingerprint="f", dimension=4, kind="tokens", settings={"format": "int8"})
+    assert any("view tokens lacks the vectors of some passages" in problem for problem in collection.check().problems)

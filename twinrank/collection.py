@@ -16,7 +16,8 @@ import numpy as np
 from twinrank.assembly import Assembly
 from twinrank.derived import Derived, one_at_a_time
 from twinrank.encoding import PassageEncoder, ViewPlan
-from twinrank.errors import CollectionError, ModelMismatchError, QueryError, RecipeError
+from twinrank.errors import CollectionError, CollectionReadOnlyError, ModelMismatchError, QueryError, RecipeError, StorageError
+from twinrank.files import replace_file
 from twinrank.index.vectors import VectorIndex
 from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
@@ -28,8 +29,8 @@ from twinrank.search.explain import Span, marks
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.results import Results
 from twinrank.status import CheckReport, Status, ViewStatus
-from twinrank.store import FILE_NAME, FieldSummary, Store
-from twinrank.text import Analyzer, normalize
+from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, make_folder
+from twinrank.text import Analyzer, counted, normalize
 from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Vectors
 from twinrank.views import add_view, check_view, is_kept, make_views
 
@@ -72,11 +73,13 @@ class Collection:
         self._loaded = Loaded(chosen)
         if not known:
             _ = self._loaded.passages  # a model that is not there is told before anything is made
+            make_folder(self.path)
+            self._write_recipe()  # before the store, with which the folder becomes a collection
         self.store = Store.open(self.path, create=not known)
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
-            self._keep_recipe()
+            self.store.set_meta("passages", chosen.stored)
         self._derived = Derived(
             self.path / "index",
             self.store,
@@ -100,7 +103,16 @@ class Collection:
 
     def _keep_recipe(self) -> None:
         self.store.set_meta("passages", self.recipe.stored)
-        (self.path / RECIPE).write_text(self.recipe.to_toml(), encoding="utf-8")
+        self._write_recipe()
+
+    def _write_recipe(self) -> None:
+        kept = self.path / RECIPE
+        if kept.exists() and Recipe.load(kept) == self.recipe:
+            return  # what a person wrote beside the values stays
+        try:
+            replace_file(kept, self.recipe.to_toml())
+        except OSError as error:
+            raise StorageError(f"{kept} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         self._derived.close()
@@ -119,7 +131,7 @@ class Collection:
         return self.get([document_id])[0] is not None
 
     def __repr__(self) -> str:
-        return f"Collection({str(self.path)!r}, {len(self):,} documents)"
+        return f"Collection({str(self.path)!r}, {counted(len(self), 'document')})"
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -167,6 +179,8 @@ class Collection:
 
         An interrupted re-encoding is finished by calling this again; until then the collection refuses to search vectors.
         """
+        if not self.store.writable:
+            raise CollectionReadOnlyError(f"{self.path} cannot be changed: no permission to write; searching works")
         with self._writing():
             report = self._encode_again(progress) if encode else None
             self._derived.rebuild()
@@ -201,10 +215,12 @@ class Collection:
 
     def _check_passages(self) -> None:
         stored = self.store.get_meta("passages")
-        if stored is not None and stored != self.recipe.stored:
+        if stored is None:  # a process died between making the collection and this
+            self.store.set_meta("passages", self.recipe.stored)
+        elif stored != self.recipe.stored:
             raise RecipeError(
                 f"{self.path} cuts its passages by {stored}, the recipe asks for {self.recipe.stored}; "
-                "put the recipe back, or cut and encode everything again: twinrank rebuild --encode"
+                f"put the recipe back, or cut and encode everything again: {self._again}"
             )
 
     # -- asking ----------------------------------------------------------------------------------------------------------
@@ -389,8 +405,13 @@ class Collection:
 
     def check(self) -> CheckReport:
         """Verify the store and the derived indexes, row by row and byte by byte; opens no model."""
-        checked = [f"{self.store.count_documents():,} documents", f"{self.store.count_passages():,} passages"]
+        checked = [counted(self.store.count_documents(), "document"), counted(self.store.count_passages(), "passage")]
         problems = self.store.check()
+        problems += [
+            f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: {self._again}"
+            for view in self.store.views().values()
+            if not view.complete
+        ]
         names, found = self._derived.check()
         return CheckReport((*checked, *names), (*problems, *found))
 
@@ -402,7 +423,7 @@ def _is_collection(path: Path, create: bool) -> bool:
     try:
         if (path / FILE_NAME).exists():
             return True
-        empty = not path.exists() or not any(path.iterdir())
+        empty = not path.exists() or all(_is_unfinished(part.name) for part in path.iterdir())
     except PermissionError as error:
         raise CollectionError(f"{path} cannot be read: no permission") from error
     if not empty:
@@ -410,6 +431,11 @@ def _is_collection(path: Path, create: bool) -> bool:
     if not create:
         raise CollectionError(f"there is no collection at {path}; make one: twinrank index DOCS -c {path}")
     return False
+
+
+def _is_unfinished(name: str) -> bool:
+    """Whether a file is what a process leaves that died while it was making a collection."""
+    return name in (RECIPE, CREATING) or name.startswith((f".{RECIPE}-", f"{FILE_NAME}.new"))
 
 
 def _check_query(query: str, k: int) -> str:
@@ -435,4 +461,4 @@ def _notes(trace: Trace) -> Iterator[str]:
 
 def _field_summary(summary: FieldSummary) -> str:
     types = ", ".join(f"{kind} {count:,}" for kind, count in summary.types.items())
-    return f"{types} of {summary.documents:,} documents"
+    return f"{types} of {counted(summary.documents, 'document')}"

@@ -15,7 +15,7 @@ import numpy as np
 from twinrank.encoding import Encoded, PassageEncoder
 from twinrank.readers import Problem
 from twinrank.store import PreparedDocument, PreparedPassage, Store
-from twinrank.text import Chunking, Span, chunk
+from twinrank.text import Chunking, Span, chunk, counted
 from twinrank.types import Document, Vectors
 
 BATCH_DOCUMENTS = 256
@@ -66,7 +66,8 @@ class AddReport:
             counts.append(f"{self.repeated:,} repeated ids (the last one kept)")
         if self.skipped:
             counts.append(f"{len(self.skipped):,} skipped")
-        text = f"{self.documents:,} documents: {', '.join(counts)}; {self.passages:,} passages, {self.encoded:,} encoded"
+        text = f"{counted(self.documents, 'document')}: {', '.join(counts)}; "
+        text += f"{counted(self.passages, 'passage')}, {self.encoded:,} encoded"
         if self.truncated:
             text += f" ({self.truncated:,} of them cut, {self.dropped:,} tokens not encoded)"
         rate = self.documents / self.seconds if self.seconds else 0.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twinrank.errors import TruncationWarning
+from twinrank.text import counted
 
 if TYPE_CHECKING:
     from twinrank.collection import Collection
@@ -65,7 +66,7 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
         console.print("nothing found")
     milliseconds = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in results.stages)
     times = f" ({milliseconds})" if explain and milliseconds else ""
-    note(f"{len(results)} of {len(collection):,} documents in {1000 * results.seconds:.1f} ms{times}")
+    note(f"{len(results)} of {counted(len(collection), 'document')} in {1000 * results.seconds:.1f} ms{times}")
 
 
 def _snippet(passage: str, marked: Sequence[tuple[int, int]]) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from twinrank.text import counted
+
 
 @dataclass(frozen=True)
 class IndexStatus:
@@ -22,8 +24,8 @@ class IndexStatus:
     def __str__(self) -> str:
         if not self.there:
             return f"index {self.name}: not there, made anew at the next search"
-        behind = f", {self.behind:,} changes to take in when opened" if self.behind else ""
-        return f"index {self.name}: {self.passages:,} passages, {_bytes(self.size)}{behind}"
+        behind = f", {counted(self.behind, 'change')} to take in when opened" if self.behind else ""
+        return f"index {self.name}: {counted(self.passages, 'passage')}, {_bytes(self.size)}{behind}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Status:
     """As TOML."""
 
     def __str__(self) -> str:
-        lines = [f"{self.path}: {self.documents:,} documents, {self.passages:,} passages, {_bytes(self.size)} on disk"]
+        held = f"{counted(self.documents, 'document')}, {counted(self.passages, 'passage')}"
+        lines = [f"{self.path}: {held}, {_bytes(self.size)} on disk"]
         if not self.writable:
             lines.append("read only: it can be searched, not changed")
         for view in self.views:
@@ -70,7 +73,7 @@ class Status:
             if not view.complete:
                 lines.append("  not complete: run `twinrank rebuild --encode` again to finish it")
             if view.truncated:
-                lines.append(f"  truncated: {view.truncated:,} passages, {view.dropped:,} tokens not encoded")
+                lines.append(f"  truncated: {counted(view.truncated, 'passage')}, {counted(view.dropped, 'token')} not encoded")
             else:
                 lines.append("  truncated: none")
         lines.extend(str(index) for index in self.indexes)
@@ -91,7 +94,7 @@ class CheckReport:
 
     def __str__(self) -> str:
         lines = [f"checked: {', '.join(self.checked)}", *(f"problem: {problem}" for problem in self.problems)]
-        return "\n".join([*lines, "all is well" if self.ok else f"{len(self.problems):,} problems"])
+        return "\n".join([*lines, "all is well" if self.ok else f"{counted(len(self.problems), 'problem')}"])
 
 
 def _bytes(count: int) -> str:

@@ -31,6 +31,15 @@ _MARKS_IN_A_ROW = re.compile(
 )
 
 
+def counted(count: int, noun: str) -> str:
+    """How many of what, for people.
+
+    >>> counted(1, "document"), counted(1200, "passage")
+    ('1 document', '1,200 passages')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def normalize(text: str) -> str:
     r"""Return `text` in Unicode's NFC with plain line ends, free of what cannot be stored or tokenised.
 

@@ -84,7 +84,7 @@ class TestDocument:
             ({"id": "a", "text": "\x00"}, "'a' has neither a text nor a title"),
             ({"id": "a", "text": b"bytes"}, "'a': its text is bytes"),
             ({"id": "a", "text": "t", "title": 3}, "'a': its title is int 3; expected text"),
-            ({"id": "a", "text": "t", "nested": {"deep": 1}}, "'a': the field 'nested' is dict"),
+            ({"id": "a", "text": "t", "mixed": [{"deep": 1}, 2]}, "'a': an item of the field 'mixed' is dict"),
             ({"id": "a", "text": "t", "rows": [[1]]}, "'a': an item of the field 'rows' is list"),
             ({"id": "a", "text": "t", "price": Decimal(1)}, "'a': the field 'price' is Decimal"),
             ({"id": "a", "text": "t", "set": {1}}, "'a': the field 'set' is set"),
@@ -105,6 +105,16 @@ class TestDocument:
     def test_what_cannot_be_stored_is_refused_by_name(self, wrong: Any, said: str) -> None:
         with pytest.raises(DocumentError, match=said):
             document(wrong)
+
+    def test_mappings_within_fields_become_fields_of_their_own(self) -> None:
+        author = {"name": "Ada", "at": {"city": "London"}}
+        found = document({"id": "a", "text": "t", "author": author, "refs": [{"doi": "1"}, {"doi": "2", "year": 2020}]})
+        assert found.fields == {
+            "author.name": "Ada",
+            "author.at.city": "London",
+            "refs.doi": ["1", "2"],
+            "refs.year": [2020],
+        }
 
     def test_a_dataclass_instance_is_read_by_its_attributes(self) -> None:
         assert document(Paper("a", "t")) == Document("a", "t", fields={"year": 2021})

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        note("interrupted")
+        note("interrupted; what was reported as done stays, and the same command goes on from there")
         sys.exit(130)
     except TwinrankError as error:
         note(f"twinrank: {error}")

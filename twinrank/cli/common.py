@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,16 @@ def open_collection(folder: str, *, recipe: str | None = None, model: str | None
     return Collection(folder, recipe=recipe, model=model, create=create)
 
 
-def read_lines() -> list[str]:
+def input_lines() -> Iterator[str]:
+    """Standard input, line by line; UsageError where it is a terminal at which nobody was asked for anything."""
     if sys.stdin.isatty():
         raise click.UsageError("give texts as arguments or as lines on standard input")
-    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    for line in sys.stdin:
+        yield line.rstrip("\n")
+
+
+def read_lines() -> list[str]:
+    return [line for line in input_lines() if line.strip()]
 
 
 def tell(collection: Collection) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from twinrank.cli.common import collection_option, json_option, model_option, open_collection, read_lines, recipe_option, tell
+from twinrank.cli.common import collection_option, input_lines, json_option, model_option, open_collection, recipe_option, tell
 from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) ->
         raise click.UsageError("--recipe and --model change what is stored, so they need --encode")
     with (
         open_collection(folder, recipe=recipe, model=model) as collection,
-        Bar("documents", len(collection) if encode else 0) as bar,
+        Bar("passages", collection.store.count_passages() if encode else 0) as bar,
     ):
         report = collection.rebuild(encode=encode, progress=bar.update)
         tell(collection)
@@ -206,18 +206,20 @@ def add_sources(collection: Collection, sources: Sequence[str], as_json: bool) -
         total = None if source == "-" else estimate(source)
         with Bar("documents", total) as bar:
             reports.append(collection.add(json_lines() if source == "-" else source, progress=bar.update))
+        if not as_json:  # told at once: a later source may fail
+            for problem in reports[-1].problems:
+                note(f"{problem.kind}: {problem.path}: {problem.reason}")
+            note(str(reports[-1]))
     tell(collection)
     if as_json:
         print_json([dataclasses.asdict(report) for report in reports])
-        return
-    for report in reports:
-        for problem in report.problems:
-            note(f"{problem.kind}: {problem.path}: {problem.reason}")
-        note(str(report))
 
 
 def json_lines() -> Iterator[Any]:
-    for number, line in enumerate(read_lines(), start=1):
+    """Documents as they come in; a batch of them is added before the next lines are read."""
+    for number, line in enumerate(input_lines(), start=1):
+        if not line.strip():
+            continue
         try:
             yield json.loads(line)
         except json.JSONDecodeError as error:

@@ -139,7 +139,7 @@ def _walk(root: Path, on_problem: OnProblem) -> Iterator[Path]:
             waiting.append(corpus[-1])
             continue
         for child in children:
-            if child.name in _PASSED_OVER or (child.name.endswith(".twinrank") and child.is_dir()):
+            if child.name in _PASSED_OVER or _is_collection(child):
                 folders.add(child.name)
             elif child.name.startswith("."):
                 hidden += 1
@@ -149,6 +149,13 @@ def _walk(root: Path, on_problem: OnProblem) -> Iterator[Path]:
         parts = [f"{hidden:,} hidden files and folders"] if hidden else []
         parts += [f"folders named {', '.join(sorted(folders))}"] if folders else []
         on_problem(Problem(str(root), f"passed over {' and '.join(parts)}", "note"))
+
+
+def _is_collection(path: Path) -> bool:
+    """A directory that twinrank made; whoever indexes a folder with one in it does not mean its database."""
+    return path.is_dir() and (
+        path.name.endswith(".twinrank") or ((path / "store.db").is_file() and (path / "recipe.toml").is_file())
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timezone
 
 import numpy as np
@@ -71,8 +71,24 @@ def _checked(identity: object, title: object, text: object, fields: Mapping[str,
     checked_title, checked_text = _checked_text(title, "title", name), _checked_text(text, "text", name)
     if not checked_title.strip() and not checked_text.strip():
         raise DocumentError(f"document {name!r} has neither a text nor a title")
-    checked = {_checked_name(key, name): _checked_value(value, key, name) for key, value in fields.items()}
+    flat = dict(pair for key, value in fields.items() for pair in _flattened(key, value))
+    checked = {_checked_name(key, name): _checked_value(value, str(key), name) for key, value in flat.items()}
     return Document(name, checked_text, checked_title, checked, _CONTROL.sub("�", source))
+
+
+def _flattened(key: object, value: object) -> Iterator[tuple[object, object]]:
+    """A mapping within a field as fields of its own, `author.name`; a list of mappings as fields that hold lists."""
+    if isinstance(value, Mapping):
+        for inner, one in value.items():
+            yield from _flattened(f"{key}.{inner}", one)
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(one, Mapping) for one in value):
+        gathered: dict[object, list[object]] = {}
+        for one in value:
+            for name, inside in _flattened(key, one):
+                gathered.setdefault(name, []).extend(inside if isinstance(inside, list) else [inside])
+        yield from gathered.items()
+    else:
+        yield key, value
 
 
 def _checked_id(identity: object) -> str:
