@@ -18,6 +18,8 @@ SURPLUS = 1.3
 """An over-fetch asks for so many times what should do if those that pass lay anywhere."""
 CAUTION = 2.0
 """A filtered walk goes so many times as far as the share of those that pass nearby asks for."""
+WIDER = 1.5
+"""Where not the very nearest are wanted but some behind them, the index looks so many times as widely, as it misses more."""
 EVIDENCE = 5
 """Passages that must have passed nearby before their share is believed."""
 
@@ -67,9 +69,13 @@ def plan(k: int, passing: int, total: int, index: Searched | None) -> Plan:
     if index is None or passing == 0:
         return Plan("scan", passing, total)
     if passing == total:
-        return Plan("graph", passing, total, k) if _pays(index, k, total) else Plan("scan", passing, total)
+        return Plan("graph", passing, total, k) if _pays(index, k, index.breadth(k), total) else Plan("scan", passing, total)
     depth = math.ceil(SURPLUS * (k + 2 * math.sqrt(k)) * total / passing)
-    return Plan("over-fetch", passing, total, depth) if _pays(index, depth, passing) else Plan("scan", passing, total)
+    return (
+        Plan("over-fetch", passing, total, depth)
+        if _pays(index, depth, filtered_breadth(index, depth), passing)
+        else Plan("scan", passing, total)
+    )
 
 
 def plan_again(k: int, first: Plan, found: int, index: Searched) -> Plan | None:
@@ -78,10 +84,15 @@ def plan_again(k: int, first: Plan, found: int, index: Searched) -> Plan | None:
         return None
     if index.filters and found >= EVIDENCE:
         depth = math.ceil(CAUTION * k * first.depth / found)
-        if _pays(index, depth, first.passing):
+        if _pays(index, depth, filtered_breadth(index, depth), first.passing):
             return Plan("filtered graph", first.passing, first.total, depth)
     return Plan("scan", first.passing, first.total)
 
 
-def _pays(index: Searched, depth: int, rows: int) -> bool:
-    return depth < rows and index.cost(index.breadth(depth)) < rows
+def filtered_breadth(index: Searched, depth: int) -> int:
+    """How widely to look for the `depth` nearest where only some of them are wanted."""
+    return math.ceil(WIDER * index.breadth(depth))
+
+
+def _pays(index: Searched, depth: int, breadth: int, rows: int) -> bool:
+    return depth < rows and index.cost(breadth) < rows

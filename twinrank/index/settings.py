@@ -9,6 +9,9 @@ from twinrank.errors import InputError
 
 Kind: TypeAlias = Literal["auto", "exact", "ivf", "hnsw", "scann", "annoy"]
 
+LEAST = 1000
+"""Fewer passages are always scanned exactly: an approximate index has nothing to gain there."""
+
 EXACT_NUMBERS = 384_000_000
 """Up to so many numbers (a million passages of 384 dimensions) `auto` scans exactly: docs/indexes.md says why."""
 
@@ -49,6 +52,8 @@ class VectorIndexSettings:
 
     def resolved(self, passages: int, dimension: int) -> Kind:
         """The kind for so many passages: never `auto`."""
+        if passages < LEAST:
+            return "exact"
         if self.kind != "auto":
             return self.kind
         return "exact" if passages * dimension <= EXACT_NUMBERS else "hnsw"

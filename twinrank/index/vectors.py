@@ -18,7 +18,7 @@ from twinrank.index.approximate import Approximate
 from twinrank.index.backends import is_installed
 from twinrank.index.changelog import Change, ChangeLog
 from twinrank.index.distances import near_by_distance
-from twinrank.index.planner import Plan, plan, plan_again
+from twinrank.index.planner import Plan, filtered_breadth, plan, plan_again
 from twinrank.index.settings import Kind, VectorIndexSettings
 from twinrank.index.tail import Tail
 from twinrank.index.vectorfile import BLOCK_ROWS, Header, Metric, VectorFile, checked, write_vectors
@@ -243,26 +243,27 @@ class VectorIndex:
         near = state.near
         if done.how == "scan" or near is None:
             return self._scan(state, query, k, passing), done
-        rows = self._near(state, near, query, done.depth)
+        filtered = passing.rows is not None
+        rows = self._near(state, near, query, done.depth, filtered_breadth(near, done.depth) if filtered else 0)
         if passing.rows is not None:
             rows = rows[_is_among(rows, passing.rows)]
             again = plan_again(k, done, len(rows), near)
             if again is not None and again.how == "filtered graph":
                 mask = np.zeros(len(state.file), np.bool_)
                 mask[passing.rows] = True
-                rows, done = near.find(query, k, mask, near.breadth(again.depth)), again
+                rows, done = near.find(query, k, mask, filtered_breadth(near, again.depth)), again
         if len(rows) < min(k, done.passing):
             return self._scan(state, query, k, passing), replace(done, how="scan")
         tail = self._scan(state, query, k, _Passing(np.empty(0, np.int64), passing.tail))
         return np.concatenate([rows, tail]), done
 
-    def _near(self, state: _State, near: Approximate, query: npt.NDArray[np.float32], depth: int) -> Rows:
+    def _near(self, state: _State, near: Approximate, query: npt.NDArray[np.float32], depth: int, breadth: int) -> Rows:
         """Live rows near the query, `depth` of them and a few more."""
         if not state.dead:
-            return near.find(query, depth)
+            return near.find(query, depth, None, breadth)
         if near.filters:
-            return near.find(query, depth, state.alive)
-        rows = near.find(query, depth * len(state.file) // (len(state.file) - state.dead))
+            return near.find(query, depth, state.alive, breadth)
+        rows = near.find(query, depth * len(state.file) // (len(state.file) - state.dead), None, breadth)
         return rows[state.alive[rows]]
 
     def _scan(self, state: _State, query: npt.NDArray[np.float32], k: int, passing: _Passing) -> Rows:
@@ -401,8 +402,6 @@ class VectorIndex:
     @property
     def _kind(self) -> Kind:
         """What the settings want of the file as it is."""
-        if not len(self._state.file):
-            return "exact"
         kind = self.settings.resolved(len(self._state.file), self.dimension)
         return "exact" if self.settings.kind == "auto" and not is_installed("faiss") else kind
 
