@@ -67,7 +67,7 @@ struct ScanBlock {
 struct MaxSimQuery {
   uint32_t* columns = nullptr;   // (steps, stride) words of four int8; see maxsim_prepare
   float* middles = nullptr;      // (stride,): what a column's products are too much by, since codes are unsigned
-  uint32_t* expanded = nullptr;  // (kMaxSimBlock, steps): codes as unsigned bytes
+  uint32_t* expanded = nullptr;  // (kMaxSimBlock, steps * int8_words): codes as an int8 operand
   size_t steps = 0, stride = 0;
   size_t used = 0;  // columns that hold something: twice the query's tokens, rounded up to twice the path's lanes
 };
@@ -78,7 +78,8 @@ struct Kernels {
   const char* name;
   // Whether int8 runs on dot-product instructions here, for people and for the roof.
   const char* int8_instruction;
-  size_t lanes;  // fp32 numbers of a vector
+  size_t lanes;      // fp32 numbers of a vector
+  size_t int8_words;  // words that four int8 numbers of an operand take
 
   // y[row][column] = activation(x Wᵀ + b) for the columns `begin` … `end` - 1, multiples of kPanel.
   void (*linear)(Precision, const Operand& x, size_t rows, const Linear&, size_t begin, size_t end, Activation, float* y,

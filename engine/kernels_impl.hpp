@@ -205,9 +205,9 @@ TWINRANK_INLINE void quantise_row(const float* x, size_t width, Float low, Float
   const float scale = range > 1e-20f ? range : 1e-20f;
   const float inverse = 1.0f / scale;
   const float zero = __builtin_ceilf(-least * inverse);  // so that nothing falls below 0
-  uint8_t* bytes = reinterpret_cast<uint8_t*>(out.words);
   const Float factor = splat(inverse), shift = splat(zero);
-  for (size_t i = 0; i < width; i += kLanes) store_bytes(bytes + i, fma(load(x + i), factor, shift));
+  for (size_t i = 0; i < width; i += kLanes)
+    DotInt8::store_left(out.words + i / 4 * DotInt8::kLeftWords, fma(load(x + i), factor, shift));
   out.scale[0] = scale;
   out.zero[0] = zero;
 }

@@ -100,7 +100,7 @@ void maxsim(const Kernels& kernels, const MaxSimRequest& request) {
   std::vector<std::unique_ptr<Aligned<uint32_t>>> expanded;
   std::vector<std::unique_ptr<Aligned<float>>> best;
   for (size_t i = 0; i < workers; ++i) {
-    expanded.push_back(std::make_unique<Aligned<uint32_t>>(kMaxSimBlock * query.steps));
+    expanded.push_back(std::make_unique<Aligned<uint32_t>>(kMaxSimBlock * query.steps * kernels.int8_words));
     best.push_back(std::make_unique<Aligned<float>>(room / 2));
   }
 

@@ -34,14 +34,16 @@ void maxsim_prepare(const int16_t* query, size_t tokens, size_t width, float mid
   }
 }
 
-void expand_codes(const uint8_t* codes, size_t code_bytes, bool four_bits, size_t rows, uint8_t* out, size_t stride) {
-  for (size_t row = 0; row < rows; ++row, codes += code_bytes, out += stride) {
+void expand_codes(const uint8_t* codes, size_t code_bytes, bool four_bits, size_t rows, uint32_t* words, size_t steps) {
+  for (size_t row = 0; row < rows; ++row, codes += code_bytes, words += steps * DotInt8::kLeftWords) {
+    uint8_t* out = reinterpret_cast<uint8_t*>(words + (DotInt8::kLeftWords - 1) * steps);
     if (four_bits) {  // the low halves of the bytes are the first dimensions, the high halves the others
       for (size_t i = 0; i < code_bytes; ++i) out[i] = codes[i] & 15;
       for (size_t i = 0; i < code_bytes; ++i) out[code_bytes + i] = codes[i] >> 4;
     } else {
       for (size_t i = 0; i < code_bytes; ++i) out[i] = codes[i] ^ 128;
     }
+    DotInt8::spread_left(words, steps);
   }
 }
 
@@ -69,11 +71,11 @@ void maxsim_tokens(const MaxSimQuery& query, const uint8_t* codes, size_t code_b
                    size_t tokens, float* best) {
   for (size_t first = 0; first < tokens; first += kMaxSimBlock) {
     const size_t rows = tokens - first < kMaxSimBlock ? tokens - first : kMaxSimBlock;
-    expand_codes(codes + first * code_bytes, code_bytes, four_bits, rows, reinterpret_cast<uint8_t*>(query.expanded),
-                 query.steps * 4);
+    expand_codes(codes + first * code_bytes, code_bytes, four_bits, rows, query.expanded, query.steps);
+    const size_t row_words = query.steps * DotInt8::kLeftWords;
     const auto column_tiles = [&](size_t at, auto columns) {
       by_tiles<kMaxSimRows>(rows, [&](auto height, size_t row) {
-        maxsim_tile<decltype(height)::value, decltype(columns)::value>(query.expanded + row * query.steps, query.steps, query, at,
+        maxsim_tile<decltype(height)::value, decltype(columns)::value>(query.expanded + row * row_words, row_words, query, at,
                                                                        scales + first + row, best);
       });
     };

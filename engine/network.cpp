@@ -19,8 +19,8 @@ constexpr size_t kLeastGroupTokens = 64;
 constexpr size_t kBlockRows = 96;  // rows of the feed-forward part at a time: its intermediate numbers stay in the L2 cache
 constexpr size_t kKeptBytes = size_t(64) << 20;  // larger workspaces are freed after the call
 
-size_t operand_words(Precision precision, size_t width) {
-  return precision == Precision::int8 ? width / 4 : precision == Precision::bf16 ? width / 2 : width;
+size_t operand_words(const Kernels& kernels, Precision precision, size_t width) {
+  return precision == Precision::int8 ? width / 4 * kernels.int8_words : precision == Precision::bf16 ? width / 2 : width;
 }
 
 }  // namespace
@@ -34,7 +34,7 @@ size_t attention_scratch_bytes(size_t tokens, size_t head_width) {
 // The numbers of one group on their way through the layers.
 class Workspace {
  public:
-  Workspace(const Model& model, size_t tokens, size_t longest) : tokens_(tokens), longest_(longest) {
+  Workspace(const Model& model, const Kernels& kernels, size_t tokens, size_t longest) : tokens_(tokens), longest_(longest) {
     const Shape& shape = model.shape;
     const Precision precision = model.precision;
     const size_t width = padded(shape.width), intermediate = padded(shape.intermediate);
@@ -43,10 +43,10 @@ class Workspace {
     const size_t sizes[] = {
         tokens * width * 4,                                                     // x
         tokens * 3 * width * 4,                                                 // queries, keys, values
-        own_operands ? tokens * operand_words(precision, width) * 4 : 0,        // x as operand
+        own_operands ? tokens * operand_words(kernels, precision, width) * 4 : 0,        // x as operand
         tokens * 4, tokens * 4,                                                 // its scales and zero points
         block * width * 4, block * width * 4, block * intermediate * 4,         // branch, attended, intermediate
-        own_operands ? block * operand_words(precision, intermediate) * 4 : 0,  // intermediate as operand
+        own_operands ? block * operand_words(kernels, precision, intermediate) * 4 : 0,  // intermediate as operand
         block * 4, block * 4,
         attention_scratch_bytes(longest, shape.head_width()),
     };
@@ -66,7 +66,7 @@ class Workspace {
     operand.words = reinterpret_cast<uint32_t*>(take());
     operand.scale = reinterpret_cast<float*>(take());
     operand.zero = reinterpret_cast<float*>(take());
-    operand.stride = operand_words(precision, width);
+    operand.stride = operand_words(kernels, precision, width);
     if (!own_operands) operand.words = reinterpret_cast<uint32_t*>(x);
     branch = reinterpret_cast<float*>(take());
     attended = reinterpret_cast<float*>(take());
@@ -74,7 +74,7 @@ class Workspace {
     intermediate_operand.words = reinterpret_cast<uint32_t*>(take());
     intermediate_operand.scale = reinterpret_cast<float*>(take());
     intermediate_operand.zero = reinterpret_cast<float*>(take());
-    intermediate_operand.stride = operand_words(precision, intermediate);
+    intermediate_operand.stride = operand_words(kernels, precision, intermediate);
     if (!own_operands) intermediate_operand.words = reinterpret_cast<uint32_t*>(intermediate_rows);
     scratch = take();
   }
@@ -108,7 +108,7 @@ std::unique_ptr<Workspace> Network::borrow(size_t tokens, size_t longest) const 
       }
     if (!idle_.empty()) idle_.pop_back();  // too small from now on: what is kept does not grow in number
   }
-  return std::make_unique<Workspace>(model_, tokens, longest);
+  return std::make_unique<Workspace>(model_, kernels_, tokens, longest);
 }
 
 void Network::give_back(std::unique_ptr<Workspace> workspace) const {

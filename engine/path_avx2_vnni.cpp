@@ -9,7 +9,8 @@
 namespace twinrank {
 namespace {
 const Kernels kTable = {
-    "avx2-vnni", "vpdpbusd, 256 bits", kLanes, linear, prepare, add_and_norm, embed, attention, spin,
+    "avx2-vnni", "vpdpbusd, 256 bits", kLanes, DotInt8::kLeftWords,
+    linear, prepare, add_and_norm, embed, attention, spin,
     scan_prepare, scan_block, maxsim_prepare, maxsim_tokens};
 }  // namespace
 const Kernels* const kAvx2Vnni = &kTable;

@@ -40,9 +40,6 @@ inline Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
 inline Float first_lanes(Float v, size_t count, Float others) {
   return _mm512_mask_mov_ps(others, __mmask16((1u << count) - 1u), v);
 }
-inline void store_bytes(uint8_t* to, Float v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v)));
-}
 inline Float load_bf16(const uint16_t* from) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
@@ -101,6 +98,10 @@ struct DotInt8 {
   using Right = __m512i;
   static constexpr int kRows = 6, kColumns = 4, kValues = 4, kLeftWords = 1;
   static constexpr bool kScaled = true;
+  static void store_left(uint32_t* to, Float v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
+  static void spread_left(uint32_t*, size_t) {}
   static Sum zero() { return _mm512_setzero_si512(); }
   static Left left(const uint32_t* from) { return _mm512_set1_epi32(int32_t(*from)); }
   static Right right(const uint32_t* from) { return _mm512_loadu_si512(from); }

@@ -8,7 +8,8 @@
 namespace twinrank {
 namespace {
 const Kernels kTable = {
-    "avx512-vnni", "vpdpbusd, 512 bits", kLanes, linear, prepare, add_and_norm, embed, attention, spin,
+    "avx512-vnni", "vpdpbusd, 512 bits", kLanes, DotInt8::kLeftWords,
+    linear, prepare, add_and_norm, embed, attention, spin,
     scan_prepare, scan_block, maxsim_prepare, maxsim_tokens};
 }  // namespace
 const Kernels* const kAvx512Vnni = &kTable;

@@ -8,7 +8,8 @@
 namespace twinrank {
 namespace {
 const Kernels kTable = {
-    "portable", "none", kLanes, linear, prepare, add_and_norm, embed, attention, spin,
+    "portable", "none", kLanes, DotInt8::kLeftWords,
+    linear, prepare, add_and_norm, embed, attention, spin,
     scan_prepare, scan_block, maxsim_prepare, maxsim_tokens};
 }  // namespace
 const Kernels* const kPortable = &kTable;

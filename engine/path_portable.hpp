@@ -79,10 +79,6 @@ inline Float first_lanes(Float v, size_t count, Float others) {
   const int32_t n = int32_t(count);
   return choose(Int{0, 1, 2, 3} < Int{n, n, n, n}, v, others);
 }
-inline void store_bytes(uint8_t* to, Float v) {
-  const Int whole = to_int(minimum(maximum(v, splat(0.0f)), splat(255.0f)));  // maximum(NaN, 0) is 0
-  for (int i = 0; i < kLanes; ++i) to[i] = uint8_t(whole[i]);
-}
 inline Float load_bf16(const uint16_t* from) {
   return bits_as<Float>(Word{from[0], from[1], from[2], from[3]} << 16);
 }
@@ -121,6 +117,13 @@ struct DotInt8 {
   using Right = Bytes;
   static constexpr int kRows = 4, kColumns = 1, kValues = 4, kLeftWords = 1;
   static constexpr bool kScaled = true;
+  static void store_left(uint32_t* to, Float v) {
+    const Int whole = to_int(minimum(maximum(v, splat(0.0f)), splat(255.0f)));  // maximum(NaN, 0) is 0
+    uint8_t bytes[kLanes];
+    for (int i = 0; i < kLanes; ++i) bytes[i] = uint8_t(whole[i]);
+    __builtin_memcpy(to, bytes, sizeof bytes);
+  }
+  static void spread_left(uint32_t*, size_t) {}
   static Sum zero() { return splat_int(0); }
   static Left left(const uint32_t* from) {
     const uint32_t word = *from;
