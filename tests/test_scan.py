@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinrank import engine, scan
+from twinrank.errors import ModelNotFoundError
+from twinrank.models.biencoder import BiEncoder
 from twinrank.scan import Codes, ask, may_belong, quantize, reach, scan_in_numpy, scan_int8, top
 from twinrank.types import Vectors
 
 needs_engine = pytest.mark.skipif(engine.module is None, reason="the native engine is not compiled")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> BiEncoder:
+    try:
+        return BiEncoder()
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
 
 
 def true_products(vectors: Vectors, query: np.ndarray) -> np.ndarray:
@@ -130,6 +142,25 @@ def test_no_row_of_the_top_k_is_left_out(
     assert_complete(vectors.astype(np.float32), query, k)
     chosen = np.sort(random.choice(count, random.integers(0, count + 1), replace=False)).astype(np.int64)
     assert_complete(vectors.astype(np.float32), query, k, chosen)
+
+
+def first_texts(path: Path, count: int) -> list[str]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line)["text"][:200] or "nothing" for line in itertools.islice(file, count)]
+
+
+COLLECTIONS = sorted(path.parent for path in (Path.home() / ".cache" / "twinrank-data").glob("*/corpus.jsonl"))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("folder", COLLECTIONS, ids=lambda folder: folder.name)
+def test_on_every_collection_at_hand_the_top_k_is_that_of_float64(folder: Path, encoder: BiEncoder) -> None:
+    """150 documents each, and the first 20 queries; bench/million.py does the same over a million passages."""
+    texts, queries = (first_texts(folder / name, count) for name, count in (("corpus.jsonl", 150), ("queries.jsonl", 20)))
+    vectors = encoder.encode(texts)
+    for query in encoder.encode(queries, side="query"):
+        for k in (1, 10, 100):
+            assert_complete(vectors, query, k)
 
 
 def test_few_rows_more_than_asked_for_are_found() -> None:
