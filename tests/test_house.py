@@ -20,13 +20,13 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"files", "text", "pairs", "quantization", "engine"},
+    {"files", "text", "pairs", "quantization", "engine", "calibration", "reliability", "abstention"},
     {"readers", "store", "maxsim", "scan"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"encoding"},
     {"ingest", "loaded", "views"},
-    {"derived"},
+    {"derived", "migration"},
     {"assembly"},
     {"collection"},
     {"evaluate"},

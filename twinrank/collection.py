@@ -15,12 +15,13 @@ import numpy as np
 
 from twinrank.assembly import Assembly
 from twinrank.derived import Derived, one_at_a_time
-from twinrank.encoding import PassageEncoder, ViewPlan
+from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import CollectionError, CollectionReadOnlyError, ModelMismatchError, QueryError, RecipeError, StorageError
 from twinrank.files import replace_file
 from twinrank.index.vectors import VectorIndex
 from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
+from twinrank.migration import MIGRATED, Migration
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.search import filters
@@ -67,29 +68,36 @@ class Collection:
         """
         self.path = Path(path)
         known = _is_collection(self.path, create)
+        if known:
+            self.store = Store.open(self.path, create=False)
+            self._take_migrated()
         chosen = self._choose_recipe(recipe, model)
-        self.recipe = chosen
-        self.analyzer = Analyzer(chosen.words.language)
-        self._loaded = Loaded(chosen)
+        loaded = Loaded(chosen)
         if not known:
-            _ = self._loaded.passages  # a model that is not there is told before anything is made
+            _ = loaded.passages  # a model that is not there is told before anything is made
             make_folder(self.path)
-            self._write_recipe()  # before the store, with which the folder becomes a collection
-        self.store = Store.open(self.path, create=not known)
+            self._write_recipe(chosen)  # before the store, with which the folder becomes a collection
+            self.store = Store.open(self.path)
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
             self.store.set_meta("passages", chosen.stored)
+        self._noted: set[str] = set()
+        self._lock = threading.RLock()
+        self._use(chosen, loaded)
+
+    def _use(self, recipe: Recipe, loaded: Loaded) -> None:
+        self.recipe = recipe
+        self.analyzer = Analyzer(recipe.words.language)
+        self._loaded = loaded
         self._derived = Derived(
             self.path / "index",
             self.store,
             self.analyzer,
             self.notices.append,
-            multivectors=chosen.retrieve.tokens > 0,
+            multivectors=recipe.retrieve.tokens > 0,
         )
-        self._assembly = Assembly(chosen, self._loaded, self.store, self.analyzer, self._checked)
-        self._noted: set[str] = set()
-        self._lock = threading.RLock()
+        self._assembly = Assembly(recipe, loaded, self.store, self.analyzer, self._checked)
 
     def _choose_recipe(self, recipe: Recipe | str | Path | None, model: str | None) -> Recipe:
         if isinstance(recipe, Recipe):
@@ -103,14 +111,14 @@ class Collection:
 
     def _keep_recipe(self) -> None:
         self.store.set_meta("passages", self.recipe.stored)
-        self._write_recipe()
+        self._write_recipe(self.recipe)
 
-    def _write_recipe(self) -> None:
+    def _write_recipe(self, recipe: Recipe) -> None:
         kept = self.path / RECIPE
-        if kept.exists() and Recipe.load(kept) == self.recipe:
+        if kept.exists() and Recipe.load(kept) == recipe:
             return  # what a person wrote beside the values stays
         try:
-            replace_file(kept, self.recipe.to_toml())
+            replace_file(kept, recipe.to_toml())
         except OSError as error:
             raise StorageError(f"{kept} cannot be written: {error.strerror}") from error
 
@@ -185,6 +193,39 @@ class Collection:
             report = self._encode_again(progress) if encode else None
             self._derived.rebuild()
         return report
+
+    def migrate(
+        self,
+        model: str | None = None,
+        *,
+        recipe: Recipe | str | Path | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> AddReport:
+        """Take another model, or the encoder and tokens of another recipe: the old vectors serve until all new ones are there.
+
+        Others may search and write meanwhile. What is interrupted goes on when it is called again. The passages stay as they
+        are cut; a recipe that cuts them otherwise is refused.
+        """
+        if not self.store.writable:
+            raise CollectionReadOnlyError(f"{self.path} cannot be changed: no permission to write; searching works")
+        new = self._choose_recipe(recipe, model)
+        loaded = Loaded(new)
+        migration = Migration(self.store, new, loaded.passages, self._writing)
+        migration.check()
+        report = migration.run(progress)
+        with self._writing():
+            self._derived.close()
+            self._use(new, loaded)
+            self._take_migrated()
+            self._derived.refresh()
+        return report
+
+    def _take_migrated(self) -> None:
+        """After a migration the store knows the recipe; recipe.toml follows, though a process died in between."""
+        migrated = self.store.get_meta(MIGRATED)
+        if migrated and self.store.writable:
+            self._write_recipe(Recipe.parse(migrated))
+            self.store.set_meta(MIGRATED, "")
 
     def _encode_again(self, progress: Callable[[int], None] | None) -> AddReport:
         encoder = self._loaded.passages
@@ -408,7 +449,12 @@ class Collection:
         checked = [counted(self.store.count_documents(), "document"), counted(self.store.count_passages(), "passage")]
         problems = self.store.check()
         problems += [
-            f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: {self._again}"
+            f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: "
+            + (
+                f"twinrank migrate -c {shlex.quote(str(self.path))} --to {view.model}"
+                if view.name.endswith(NEXT)
+                else self._again
+            )
             for view in self.store.views().values()
             if not view.complete
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ VECTORS = "vectors"
 TOKENS = "tokens"
 """The name of the view that holds one vector a token."""
 
+NEXT = ".next"
+"""What the name of a view ends with that is to take the place of another."""
+
 TOKENS_AT_ONCE = 16_384
 """Tokens whose vectors are in memory unquantised at a time: 25 MB at 384 dimensions."""
 
@@ -37,6 +40,10 @@ class ViewPlan:
     fingerprint: str
     dimension: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def successor(self) -> ViewPlan:
+        """The same view under the name that it has until it takes its place."""
+        return replace(self, name=self.name + NEXT)
 
 
 @dataclass

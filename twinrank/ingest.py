@@ -135,20 +135,23 @@ class Ingest:
             for document, passages in cut
         ]
 
-    def encode_missing(self, view: str, report: AddReport, progress: Callable[[int], None] | None = None) -> None:
-        """Encode the passages that a view has nothing of yet, wherever an earlier call was interrupted."""
+    def encode_missing(
+        self, view: str, report: AddReport, progress: Callable[[int], None] | None = None, *, into: str | None = None
+    ) -> None:
+        """Encode for `view` the passages that it, or the view `into` in its stead, has nothing of yet."""
         if self.encoder is None:
             return
         started = perf_counter()
-        kind = self.store.views()[view].kind
-        for keys, texts in self.store.passages_without_vectors(view):
+        place = into or view
+        kind = self.store.views()[place].kind
+        for keys, texts in self.store.passages_without_vectors(place):
             encoded = self.encoder.encode(texts, [view])
             _count(report, encoded)
             vectors, dropped = zip(*encoded.vectors[view], strict=True)
             if kind == "tokens":
-                self.store.set_tokens(view, keys, vectors, dropped)
+                self.store.set_tokens(place, keys, vectors, dropped)
             else:
-                self.store.set_vectors(view, keys, np.stack(vectors), dropped)
+                self.store.set_vectors(place, keys, np.stack(vectors), dropped)
             if progress is not None:
                 progress(len(keys))
         report.seconds += perf_counter() - started

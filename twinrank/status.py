@@ -71,7 +71,8 @@ class Status:
         for view in self.views:
             lines.append(f"view {view.name}: {view.model}, {view.dimension} dimensions, fingerprint {view.fingerprint}")
             if not view.complete:
-                lines.append("  not complete: run `twinrank rebuild --encode` again to finish it")
+                again = f"migrate --to {view.model}" if view.name.endswith(".next") else "rebuild --encode"
+                lines.append(f"  not complete: run `twinrank {again}` again to finish it")
             if view.truncated:
                 lines.append(f"  truncated: {counted(view.truncated, 'passage')}, {counted(view.dropped, 'token')} not encoded")
             else:

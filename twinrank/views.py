@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twinrank.encoding import ViewPlan
+from twinrank.encoding import NEXT, ViewPlan
 from twinrank.errors import CollectionError, ModelMismatchError
 from twinrank.store import Store, View
 
@@ -14,7 +14,7 @@ def make_views(store: Store, plans: Sequence[ViewPlan], again: str) -> None:
 
     A collection that has documents already gets no new view in passing: they would all have to be encoded for it.
     """
-    known = store.views()
+    known = {name: view for name, view in store.views().items() if not name.endswith(NEXT)}
     for plan in plans:
         if plan.name not in known:
             if store.count_passages():
@@ -32,7 +32,8 @@ def make_views(store: Store, plans: Sequence[ViewPlan], again: str) -> None:
         )
 
 
-def add_view(store: Store, plan: ViewPlan) -> View:
+def add_view(store: Store, plan: ViewPlan, *, complete: bool = True) -> View:
+    """`complete` allows a view to be complete at once, where there are no passages."""
     return store.add_view(
         plan.name,
         model=plan.model,
@@ -40,6 +41,7 @@ def add_view(store: Store, plan: ViewPlan) -> View:
         dimension=plan.dimension,
         kind=plan.kind,
         settings=plan.settings,
+        complete=complete,
     )
 
 

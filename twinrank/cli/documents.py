@@ -189,6 +189,24 @@ def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) ->
     click.echo(str(report) if report is not None else "the indexes were made anew", err=True)
 
 
+@click.command()
+@collection_option
+@click.option("--to", "model", metavar="MODEL", help="The new encoder: a hub name or a folder.")
+@recipe_option
+def migrate(folder: str, model: str | None, recipe: str | None) -> None:
+    """Take another encoder, while the collection is searched and written: the old vectors serve until all new ones are there.
+
+    \b
+    twinrank migrate --to thenlper/gte-small
+    """
+    if model is None and recipe is None:
+        raise click.UsageError("name the new encoder with --to, or a recipe that names it with --recipe")
+    with open_collection(folder) as collection, Bar("passages", collection.store.count_passages()) as bar, truncation_as_note():
+        report = collection.migrate(model, recipe=recipe, progress=bar.update)
+        tell(collection)
+    note(f"{report}; the collection now searches by {collection.recipe.encoder.model}")
+
+
 def check_sources(sources: Sequence[str]) -> None:
     """A path that is not there is told before any other is read, and before a collection is made."""
     from twinrank.readers import read

@@ -15,7 +15,7 @@ from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.store.database import add_changes
 from twinrank.store.documents import Documents
 from twinrank.store.records import View, ViewKind
-from twinrank.store.rows import Row, as_list, checksum, last_keys, listed, verify
+from twinrank.store.rows import Row, as_list, checksum, last_keys, listed, set_value, verify
 from twinrank.types import Keys, Vectors
 
 TABLES: Mapping[ViewKind, str] = {"vector": "vectors", "tokens": "tokens"}
@@ -33,8 +33,9 @@ class Views(Documents):
         dimension: int,
         kind: ViewKind = "vector",
         settings: Mapping[str, Any] | None = None,
+        complete: bool = True,
     ) -> View:
-        """Make room for a model's vectors; complete at once where there are no passages yet.
+        """Make room for a model's vectors; complete at once where there are no passages yet, if `complete` allows.
 
         A view of tokens says in its `settings` how they are stored: `{"format": "int8", …}`. A view of that name is kept where
         its fingerprint, dimension and, of tokens, settings are the same; otherwise raises ModelMismatchError.
@@ -45,9 +46,9 @@ class Views(Documents):
         with self._writing() as connection:
             known = read_views(connection).get(name)
             if known is None:
-                complete = connection.execute("SELECT NOT EXISTS (SELECT 1 FROM passages)").fetchone()[0]
+                empty = connection.execute("SELECT NOT EXISTS (SELECT 1 FROM passages)").fetchone()[0]
                 key = last_keys(connection)["views"] + 1
-                row = (key, name, kind, model, fingerprint, dimension, json.dumps(given), complete)
+                row = (key, name, kind, model, fingerprint, dimension, json.dumps(given), int(empty and complete))
                 connection.execute("INSERT INTO views VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
                 known = read_views(connection)[name]
         if (known.kind, known.fingerprint, known.dimension) != (kind, fingerprint, dimension):
@@ -78,22 +79,26 @@ class Views(Documents):
     def complete_view(self, name: str) -> None:
         """Declare that every passage has a vector in this view; raises CollectionError where one lacks."""
         with self._writing() as connection:
-            view = self._view(name)
-            missing = connection.execute(f"SELECT count(*) {missing_vectors(view)}", (0, view.key)).fetchone()[0]
-            if missing:
-                raise CollectionError(
-                    f"view {name!r} is not complete: {missing} passages have no vector yet; encode them first"
-                )
-            row = connection.execute("SELECT * FROM views WHERE key = ?", (view.key,)).fetchone()
-            given = checksum(*row[:-2], 1)
-            connection.execute("UPDATE views SET complete = 1, checksum = ? WHERE key = ?", (given, view.key))
+            _complete(connection, self._view(name), name)
 
     def drop_view(self, name: str) -> None:
         """Forget a view and its vectors."""
         with self._writing() as connection:
-            view = self._view(name)
-            connection.execute(f"DELETE FROM {TABLES[view.kind]} WHERE view = ?", (view.key,))
-            connection.execute("DELETE FROM views WHERE key = ?", (view.key,))
+            _drop(connection, self._view(name))
+
+    def replace_views(self, successors: Mapping[str, str], dropped: Iterable[str], meta: Mapping[str, str]) -> None:
+        """Put views in the place of others (name → successor) and drop some, in one transaction with entries of `meta`.
+
+        Raises CollectionError where a successor lacks a passage's vector; nothing has changed then.
+        """
+        with self._writing() as connection:
+            known = read_views(connection)
+            for name in {*successors, *dropped} & set(known):
+                _drop(connection, known[name])
+            for name, successor in successors.items():
+                _complete(connection, known[successor], name)
+            for key, value in meta.items():
+                set_value(connection, key, value)
 
     def passages_without_vectors(self, view: str, *, batch: int = 256) -> Iterator[tuple[Keys, list[str]]]:
         """The passages that are still to be encoded for `view`, in batches: (keys (n,), titled texts)."""
@@ -219,6 +224,21 @@ class Views(Documents):
 
 def vector_row(passage: int, view: View, dropped: int, blob: bytes) -> Row:
     return passage, view.key, dropped, checksum(passage, view.key, dropped, blob), blob
+
+
+def _complete(connection: sqlite3.Connection, view: View, name: str) -> None:
+    """Declare a view complete, from now on under this name."""
+    missing = connection.execute(f"SELECT count(*) {missing_vectors(view)}", (0, view.key)).fetchone()[0]
+    if missing:
+        raise CollectionError(f"view {view.name!r} is not complete: {missing} passages have no vector yet; encode them first")
+    key, _, *rest, _, _ = connection.execute("SELECT * FROM views WHERE key = ?", (view.key,)).fetchone()
+    given = checksum(key, name, *rest, 1)
+    connection.execute("UPDATE views SET name = ?, complete = 1, checksum = ? WHERE key = ?", (name, given, key))
+
+
+def _drop(connection: sqlite3.Connection, view: View) -> None:
+    connection.execute(f"DELETE FROM {TABLES[view.kind]} WHERE view = ?", (view.key,))
+    connection.execute("DELETE FROM views WHERE key = ?", (view.key,))
 
 
 def missing_vectors(view: View) -> str:
