@@ -30,7 +30,7 @@ from twinrank.search.explain import Span, marks
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.results import Results
 from twinrank.status import CheckReport, Status, ViewStatus
-from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, make_folder
+from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, View, make_folder
 from twinrank.text import Analyzer, counted, normalize
 from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Vectors
 from twinrank.views import add_view, check_view, is_kept, make_views
@@ -406,6 +406,11 @@ class Collection:
     def _again(self) -> str:
         return f"twinrank rebuild --encode -c {shlex.quote(str(self.path))}"
 
+    def _finish(self, view: View) -> str:
+        """The command that completes a view."""
+        migrating = f"twinrank migrate --to {shlex.quote(view.model)} -c {shlex.quote(str(self.path))}"
+        return migrating if view.name.endswith(NEXT) else self._again
+
     def _writing_encoder(self) -> PassageEncoder | None:
         """The models, with their views there to take what they give."""
         encoder = self._loaded.passages
@@ -449,12 +454,7 @@ class Collection:
         checked = [counted(self.store.count_documents(), "document"), counted(self.store.count_passages(), "passage")]
         problems = self.store.check()
         problems += [
-            f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: "
-            + (
-                f"twinrank migrate -c {shlex.quote(str(self.path))} --to {view.model}"
-                if view.name.endswith(NEXT)
-                else self._again
-            )
+            f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: {self._finish(view)}"
             for view in self.store.views().values()
             if not view.complete
         ]
