@@ -5,6 +5,7 @@ TwinrankError
 │   ├── QueryError                      an empty query, a k below 1
 │   ├── DocumentError                   a document without an id, with a field that cannot be stored…
 │   ├── FilterError                     a `where` that does not parse or names an unknown field
+│   ├── CalibrationError                too little to calibrate on, or a probability asked for where nothing was calibrated
 │   └── RecipeError                     a recipe with an unknown key or a value out of range
 ├── DataError                           a file or folder of data that cannot be read
 ├── ModelError                          a checkpoint that cannot be used
@@ -40,6 +41,10 @@ class DocumentError(InputError):
 
 
 class FilterError(InputError):
+    pass
+
+
+class CalibrationError(InputError):
     pass
 
 
