@@ -162,7 +162,7 @@ def pool_adjacent_violators(values: npt.ArrayLike, weights: npt.ArrayLike) -> Fl
 
 @dataclass(frozen=True)
 class Logistic:
-    """Logistic regression of several features, standardised, with a penalty of 1/2 · |weights|², and signs where they are known.
+    """Logistic regression of several features, standardised, with a penalty of ½ · |weights|², and signs where known.
 
     A feature of sign 1 never lowers the probability, one of sign −1 never raises it, one of sign 0 may do either.
     """
@@ -221,9 +221,8 @@ def from_json(values: Mapping[str, Any]) -> Calibrator:
     method = given.pop("method", None)
     try:
         if method == Logistic.method:
-            return Logistic(
-                *(_numbers(given.pop(name)) for name in ("means", "scales", "weights")), _number(given["intercept"])
-            )
+            means, scales, weights = (_numbers(given[name]) for name in ("means", "scales", "weights"))
+            return Logistic(means, scales, weights, _number(given["intercept"]))
         if method == Isotonic.method:
             return Isotonic(_numbers(given["scores"]), _numbers(given["values"]))
         if method == Beta.method:
@@ -275,11 +274,11 @@ def checked(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> tuple[Floats, Fla
 def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(−logit)), without overflow at either end."""
     small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)
+    return np.asarray(np.where(logits >= 0, 1, small) / (1 + small), np.float64)
 
 
 def smoothed(relevant: Flags) -> Floats:
-    """Platt's targets: (N₊ + 1) / (N₊ + 2) for relevant pairs, 1 / (N₋ + 2) for the others; with them no fit runs to infinity."""
+    """Platt's targets: (N₊ + 1) / (N₊ + 2) for relevant pairs, 1 / (N₋ + 2) for the others; no fit then runs to infinity."""
     positives = int(relevant.sum())
     targets: Floats = np.where(relevant, (positives + 1) / (positives + 2), 1 / (len(relevant) - positives + 2))
     return targets
