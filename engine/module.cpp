@@ -103,7 +103,8 @@ std::unique_ptr<Network> read_network(const std::string& file, const nb::bytes& 
 
 void run_network(const Network& network, const Vector<int32_t>& ids, const std::optional<Vector<int32_t>>& types,
          const Vector<int32_t>& offsets, const std::optional<std::string>& pooling, const std::optional<OutRows>& pooled,
-         const std::optional<OutRows>& hidden, size_t first, size_t end, const std::optional<Rows<float>>& start, size_t threads) {
+         const std::optional<OutRows>& hidden, size_t first, size_t end, const std::optional<Rows<float>>& start,
+         const std::optional<Vector<int32_t>>& seen, size_t threads) {
   const size_t width = network.model().shape.width;
   require(offsets.shape(0) >= 1, "offsets need at least one number");
   Request request;
@@ -115,6 +116,7 @@ void run_network(const Network& network, const Vector<int32_t>& ids, const std::
   require(!hidden || (hidden->shape(0) == request.tokens && hidden->shape(1) == width), "hidden must be (tokens, width)");
   require(!start || (start->shape(0) == request.tokens && start->shape(1) == width),
           "start must be (tokens, width) = (" + std::to_string(request.tokens) + ", " + std::to_string(width) + ")");
+  require(!seen || seen->shape(0) == request.texts, "seen must be one number a text");
   request.ids = ids.data();
   request.types = types ? types->data() : nullptr;
   request.offsets = offsets.data();
@@ -123,6 +125,7 @@ void run_network(const Network& network, const Vector<int32_t>& ids, const std::
   request.pooled = pooled ? pooled->data() : nullptr;
   request.hidden = hidden ? hidden->data() : nullptr;
   request.start = start ? start->data() : nullptr;
+  request.seen = seen ? seen->data() : nullptr;
   request.first_layer = first;
   request.end_layer = end;
   request.threads = threads;
@@ -259,7 +262,7 @@ NB_MODULE(_engine, module) {
 
   nb::class_<Network>(module, "Network")
       .def("run", &run_network, "ids"_a, "types"_a.none(), "offsets"_a, "pooling"_a.none(), "pooled"_a.none(), "hidden"_a.none(), "first"_a,
-           "end"_a, "start"_a.none(), "threads"_a)
+           "end"_a, "start"_a.none(), "seen"_a.none(), "threads"_a)
       .def(
           "write",
           [](const Network& network, const std::string& file, const nb::bytes& key) {

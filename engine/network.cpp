@@ -134,6 +134,9 @@ void Network::check(const Request& request) const {
     if (length > int64_t(shape.max_tokens()))
       refuse("text " + std::to_string(text) + " has " + std::to_string(length) + " tokens; the network takes at most " +
              std::to_string(shape.max_tokens()));
+    if (request.seen != nullptr && (request.seen[text] < 1 || request.seen[text] > length))
+      refuse("of text " + std::to_string(text) + " " + std::to_string(request.seen[text]) + " tokens were to be seen; it has " +
+             std::to_string(length));
   }
   for (size_t token = 0; token < request.tokens; ++token)
     if (uint32_t(request.ids[token]) >= shape.vocabulary)
@@ -228,7 +231,7 @@ void Network::run_group(const Request& request, const uint32_t* texts, size_t co
     task.stride = wide;
     task.out = out;
     task.out_stride = out_stride;
-    task.tokens = length_of(i);
+    task.tokens = request.seen != nullptr ? size_t(request.seen[texts[i]]) : length_of(i);
     task.first_row = row;
     task.rows = asked;
     task.heads = shape.heads;

@@ -17,6 +17,7 @@ struct Request {
   const int32_t* ids = nullptr;      // (tokens,)
   const int32_t* types = nullptr;    // (tokens,) or null
   const int32_t* offsets = nullptr;  // (texts + 1,)
+  const int32_t* seen = nullptr;     // (texts,) or null: the first tokens of each text, which are all that its tokens see
   size_t texts = 0;
   size_t tokens = 0;
   Pooling pooling = Pooling::mean;

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from twinrank.errors import InputError, ModelDamagedError, ModelUnsupportedError
 from twinrank.models import native
 from twinrank.models.checkpoint import Checkpoint
+from twinrank.models.expansion import _PartlySeen
 from twinrank.models.native import NativeNetwork
 from twinrank.models.reference import ReferenceNetwork
 from twinrank.models.trunk import Pooling, Precision, Shape, Trunk
@@ -240,6 +241,32 @@ def test_layers_run_in_parts_give_what_they_give_together(path: str, precision: 
     whole = network.run(tokens, hidden=True)
     assert np.array_equal(rest.hidden, whole.hidden)  # type: ignore[arg-type]
     assert np.array_equal(rest.pooled, whole.pooled)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["bert", "mpnet"])
+def test_tokens_that_none_sees_change_no_other_and_see_what_is_before_them(path: str, precision: Precision, name: str) -> None:
+    trunk = random_trunk(SHAPES[name])
+    network = NativeNetwork(trunk, precision, path=path)
+    tokens, seen = random_tokens(trunk.shape, [20, 33, 1, 7]), np.array([6, 33, 1, 3], np.int32)
+    hidden = network.run(tokens, hidden=True, pooling=None, seen=seen).hidden
+    assert hidden is not None
+    for text, count in enumerate(seen.tolist()):
+        start, end = tokens.offsets[text : text + 2].tolist()
+        assert tokens.types is not None
+        begun = Tokens(tokens.ids[start : start + count], np.array([0, count]), tokens.types[start : start + count])
+        alone = network.run(begun, hidden=True, pooling=None)
+        assert np.array_equal(hidden[start : start + count], alone.hidden)  # type: ignore[arg-type]
+        reference = _PartlySeen(trunk, count).run(part_of(tokens, [text]), hidden=True, pooling=None)
+        assert reference.hidden is not None
+        if precision == "fp32":
+            assert_close(precision, hidden[start:end], reference.hidden)
+        else:  # too few numbers to average errors: one by one they are far off, together they are not
+            assert cosines(hidden[start:end], reference.hidden).min() > (0.98 if precision == "int8" else 0.999)
+    for wrong in (0, 21, -1):
+        with pytest.raises(InputError, match="text 0"):
+            network.run(tokens, seen=np.array([wrong, 33, 1, 3], np.int32))
+    with pytest.raises(InputError, match="one number a text"):
+        network.run(tokens, seen=np.array([1], np.int32))
 
 
 def test_no_layers_give_the_embeddings() -> None:

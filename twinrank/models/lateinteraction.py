@@ -155,7 +155,7 @@ class LateInteraction:
         """The unit vectors of each text's tokens, but those that take no part: one (tokens, dimension) array a text."""
         expansion = self.settings.expansion
         if checked_side(side) == "query" and expansion is not None and not expansion.attended:
-            hidden: Vectors | None = run_expanded(self._trunk, tokens, expansion.token)
+            hidden: Vectors | None = run_expanded(self.network, lambda: self._trunk, tokens, expansion.token, self.threads)
         else:
             outputs = run_network(self.network, tokens, pooling=None, hidden=True, threads=self.threads, progress=progress)
             hidden = outputs.hidden

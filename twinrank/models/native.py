@@ -142,8 +142,12 @@ class NativeNetwork:
         layers: tuple[int, int] | None = None,
         start: Vectors | None = None,
         threads: int | None = None,
+        seen: npt.NDArray[np.int32] | None = None,
     ) -> Outputs:
-        """See `Network.run`. Where only `cls` or `last` is asked for, the last layer is computed for that token alone."""
+        """See `Network.run`. Where only `cls` or `last` is asked for, the last layer is computed for that token alone.
+
+        `seen` (texts,) are the first tokens of each text that are all that its tokens see; by default they see every one.
+        """
         ids, offsets = _int32("ids", tokens.ids), _int32("offsets", tokens.offsets)
         first, end = layers if layers is not None else (0, self.shape.layers)
         if first < 0 or end < 0:
@@ -161,6 +165,7 @@ class NativeNetwork:
                 first,
                 end,
                 None if start is None else np.ascontiguousarray(start, np.float32),
+                None if seen is None else _int32("seen tokens", seen),
                 _positive(threads) or self._threads or default_threads(),
             )
         return Outputs(pooled, states)
