@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tantivy
 
-from twinrank.errors import CollectionBusyError, CollectionReadOnlyError, IndexDamagedError, InputError
+from twinrank.errors import CollectionBusyError, CollectionReadOnlyError, IndexDamagedError, InputError, StorageError
 from twinrank.types import Keys, Ranking, Scores
 
 K1 = 1.2
@@ -62,10 +64,10 @@ class WordIndex:
         `stamp` names what made the terms: opening with another one says that the index is stale.
         """
         folder = Path(folder)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
         with _translated(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
             index = tantivy.Index(_schema(), path=str(folder))
             index.config_reader("manual")
             return cls(folder, index, stamp, 0)
@@ -119,15 +121,18 @@ class WordIndex:
 
         A crash at any instant leaves the state before or after. Catching up from the older sequence again does no harm.
         """
-        writer, self._writer = self._open_writer(), None
-        _write_stamp(self.folder, self.stamp, self.sequence, committing=True)
         with _translated(self.folder):
-            writer.commit()
-            writer.wait_merging_threads()  # and closes: other processes may take their turn
+            try:
+                self._open_writer()
+                _write_stamp(self.folder, self.stamp, self.sequence, committing=True)
+                self._open_writer().commit()
+                self._open_writer().wait_merging_threads()  # and closes: other processes may take their turn
+            finally:
+                self._writer = None  # of one that failed the lock would stay
             self._index.reload()
             self._searcher = self._index.searcher()
+            _write_stamp(self.folder, self.stamp, sequence, committing=False)
         self.sequence = sequence
-        _write_stamp(self.folder, self.stamp, sequence, committing=False)
 
     def rollback(self) -> None:
         """Forget what was added and removed since the last commit."""
@@ -340,6 +345,13 @@ def _file_problems(folder: Path) -> list[str]:
     return problems
 
 
+def _failing_disk(error: Exception) -> str | None:
+    """The system's words for a full or failing disk, where that is what went wrong; tantivy gives them as text."""
+    told = re.search(r"os error (\d+)", str(error))
+    code = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    return os.strerror(code) if code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG) else None
+
+
 @contextmanager
 def _translated(folder: Path) -> Iterator[None]:
     """tantivy's errors, told as ours; a damaged file may also make it panic, which is no Exception in Python."""
@@ -348,6 +360,11 @@ def _translated(folder: Path) -> Iterator[None]:
     except (ValueError, OSError) as error:
         if "LockBusy" in str(error):
             raise CollectionBusyError(f"another process is writing to {folder}; try again when it has finished") from error
+        if (reason := _failing_disk(error)) is not None:
+            raise StorageError(
+                f"{folder} cannot be written: {reason}. What was added or deleted is kept; the index follows at the next "
+                "search once the disk can be written again"
+            ) from error
         raise IndexDamagedError(f"{folder}: {error}") from error
     except BaseException as error:
         if type(error).__name__ == "PanicException":

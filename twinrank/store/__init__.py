@@ -8,7 +8,7 @@ indexes and encoders only what changed; a key is never used twice.
 
 from __future__ import annotations
 
-from twinrank.store.database import FILE_NAME
+from twinrank.store.database import CREATING, FILE_NAME, make_folder
 from twinrank.store.records import (
     ChangeKind,
     DocumentInfo,
@@ -22,6 +22,7 @@ from twinrank.store.records import (
 from twinrank.store.store import Store
 
 __all__ = [
+    "CREATING",
     "FILE_NAME",
     "ChangeKind",
     "DocumentInfo",
@@ -32,4 +33,5 @@ __all__ = [
     "Store",
     "View",
     "ViewKind",
+    "make_folder",
 ]

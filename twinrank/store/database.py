@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from filelock import FileLock, Timeout
+
 from twinrank.errors import (
     CollectionBusyError,
     CollectionError,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FILE_NAME = "store.db"
+CREATING = ".creating"
 APPLICATION_ID = 0x7477_726B  # "twrk": how `file` and we tell our databases from others
 FORMAT = 2  # PRAGMA user_version; raised when the tables change
 PAGE_BYTES = 8192  # five vectors of 384 numbers a page; at SQLite's 4096, two, and a quarter of the file would be air
@@ -138,49 +141,49 @@ class Database:
         return store
 
     def _create(self) -> None:
+        """Make the database under another name and put it in place whole: a crash leaves a collection or none."""
+        make_folder(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except PermissionError as error:
-            raise CollectionReadOnlyError(f"a collection cannot be created at {self.folder}: no permission to write") from error
-        except OSError as error:
-            raise CollectionError(f"a collection cannot be created at {self.folder}: {error.strerror}") from error
-        if not os.access(self.folder, os.W_OK):
-            raise CollectionReadOnlyError(f"a collection cannot be created at {self.folder}: no permission to write")
-        self._lay_tables()
-
-    def _lay_tables(self) -> None:
-        try:
-            with self._translated():
-                connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
-                try:
-                    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-                    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    connection.execute("PRAGMA synchronous=FULL")
-                    connection.execute("BEGIN IMMEDIATE")
-                    # Another process may have been faster.
-                    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                        for statement in SCHEMA.split(";\n"):
-                            connection.execute(statement)
-                        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                        connection.execute(f"PRAGMA user_version={FORMAT}")
-                    connection.execute("COMMIT")
-                finally:
-                    connection.close()
-            for folder in (self.folder, self.folder.resolve().parent):
-                sync_folder(folder)
+            with FileLock(self.folder / CREATING, timeout=self.timeout):
+                if not self.path.exists() or self.path.stat().st_size == 0:  # another process may have been faster
+                    self._put_in_place()
+        except Timeout as error:
+            raise CollectionBusyError(f"another process is creating {self.folder}; try again when it has finished") from error
         except OSError as error:
             raise StorageError(f"{self.path} could not be created: {error.strerror}") from error
 
+    def _put_in_place(self) -> None:
+        made = self.path.with_name(f"{FILE_NAME}.new")
+        for leftover in (made, made.with_name(f"{made.name}-wal"), made.with_name(f"{made.name}-shm")):
+            leftover.unlink(missing_ok=True)
+        with self._translated():
+            connection = sqlite3.connect(made, isolation_level=None)
+            try:
+                connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("BEGIN")
+                for statement in SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={FORMAT}")
+                connection.execute("COMMIT")
+                if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    raise StorageError(f"{self.path} could not be created: its log cannot be folded in")
+            finally:
+                connection.close()
+        made.replace(self.path)
+        for folder in (self.folder, self.folder.resolve().parent):
+            sync_folder(folder)
+
     def _open_existing(self, create: bool) -> None:
         self._mode = self._find_mode()
+        if create and self.path.stat().st_size == 0:
+            self._create()
         with self._reading() as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if application == 0 and version == 0 and empty and create:
-            self._lay_tables()  # a process died while it was creating this one
-            return
         if application != APPLICATION_ID:
             raise CollectionError(f"{self.path} is a database of another program, not a collection; choose another folder")
         if version > FORMAT:
@@ -381,6 +384,18 @@ def _name_state(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO changes VALUES (?, 0, 'commit', ?)", (number, checksum(number, 0, "commit")))
     given = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
     set_value(connection, LAST_KEYS, keys_line(given))
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a collection where it is not there; raises CollectionError where none can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise CollectionReadOnlyError(f"a collection cannot be created at {folder}: no permission to write") from error
+    except OSError as error:
+        raise CollectionError(f"a collection cannot be created at {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise CollectionReadOnlyError(f"a collection cannot be created at {folder}: no permission to write")
 
 
 def sync_folder(folder: Path) -> None:
