@@ -20,15 +20,16 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"files", "text", "pairs", "quantization", "engine", "calibration", "reliability", "abstention"},
+    {"files", "text", "pairs", "stopping", "quantization", "engine", "calibration", "reliability", "abstention"},
     {"readers", "store", "maxsim", "scan"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"encoding"},
-    {"ingest", "loaded", "views"},
+    {"ingest", "loaded", "learned", "views"},
     {"derived", "migration"},
     {"assembly"},
     {"collection"},
+    {"following"},
     {"evaluate"},
     {"show"},
     {"cli"},

@@ -36,6 +36,8 @@ class AddReport:
     added: int = 0
     updated: int = 0
     unchanged: int = 0
+    removed: int = 0
+    """Documents deleted because the folder that the collection follows no longer holds them."""
     repeated: int = 0
     """Ids that came more than once in the call; the last one is kept."""
     passages: int = 0
@@ -62,6 +64,8 @@ class AddReport:
 
     def __str__(self) -> str:
         counts = [f"{self.added:,} added", f"{self.updated:,} updated", f"{self.unchanged:,} unchanged"]
+        if self.removed:
+            counts.append(f"{self.removed:,} removed")
         if self.repeated:
             counts.append(f"{self.repeated:,} repeated ids (the last one kept)")
         if self.skipped:

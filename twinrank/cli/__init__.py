@@ -29,7 +29,7 @@ def twinrank() -> None:
 
 for command in (documents.index, documents.add, documents.search, documents.similar, documents.get, documents.delete):
     twinrank.add_command(command)
-for command in (documents.status, documents.check, documents.rebuild, documents.migrate):
+for command in (documents.status, documents.check, documents.rebuild, documents.migrate, documents.watch):
     twinrank.add_command(command)
 for command in (models.encode, models.duplicates, models.score, models.rank, models.classify, models.translate):
     twinrank.add_command(command)

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from twinrank.cli.common import collection_option, input_lines, json_option, model_option, open_collection, recipe_option, tell
+from twinrank.errors import DataError
 from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
 
 if TYPE_CHECKING:
@@ -18,13 +20,17 @@ if TYPE_CHECKING:
     from twinrank.ingest import AddReport
 
 
+prune_option = click.option("--prune", is_flag=True, help="Delete the documents of files that a folder no longer holds.")
+
+
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="DOCS...")
 @collection_option
 @recipe_option
 @model_option
+@prune_option
 @json_option
-def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str | None, as_json: bool) -> None:
+def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str | None, prune: bool, as_json: bool) -> None:
     """Put files and folders into a collection, which is made where there is none.
 
     \b
@@ -32,7 +38,7 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
     """
     check_sources(sources)
     with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
-        add_sources(collection, sources, as_json)
+        add_sources(collection, sources, prune, as_json)
         if not as_json:
             place = "" if folder == ".twinrank" else f" -c {folder}"
             note(f'ask it: twinrank search "…"{place}')
@@ -41,8 +47,9 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="DOCS...")
 @collection_option
+@prune_option
 @json_option
-def add(sources: tuple[str, ...], folder: str, as_json: bool) -> None:
+def add(sources: tuple[str, ...], folder: str, prune: bool, as_json: bool) -> None:
     """Add or replace documents in a collection that is there; - reads JSON lines from standard input.
 
     \b
@@ -50,7 +57,7 @@ def add(sources: tuple[str, ...], folder: str, as_json: bool) -> None:
     """
     check_sources(sources)
     with open_collection(folder) as collection:
-        add_sources(collection, sources, as_json)
+        add_sources(collection, sources, prune, as_json)
 
 
 @click.command()
@@ -216,21 +223,58 @@ def check_sources(sources: Sequence[str]) -> None:
             read(source)
 
 
-def add_sources(collection: Collection, sources: Sequence[str], as_json: bool) -> None:
+def add_sources(collection: Collection, sources: Sequence[str], prune: bool, as_json: bool) -> None:
+    from twinrank.following import Follower
     from twinrank.readers import estimate
 
     reports: list[AddReport] = []
     for source in sources:
         total = None if source == "-" else estimate(source)
         with Bar("documents", total) as bar:
-            reports.append(collection.add(json_lines() if source == "-" else source, progress=bar.update))
+            if prune and Path(source).is_dir():
+                reports.append(Follower(collection, source).sync(bar.update))
+            else:
+                reports.append(collection.add(json_lines() if source == "-" else source, progress=bar.update))
         if not as_json:  # told at once: a later source may fail
-            for problem in reports[-1].problems:
-                note(f"{problem.kind}: {problem.path}: {problem.reason}")
-            note(str(reports[-1]))
+            note_report(reports[-1])
     tell(collection)
     if as_json:
         print_json([dataclasses.asdict(report) for report in reports])
+
+
+def note_report(report: AddReport) -> None:
+    for problem in report.problems:
+        note(f"{problem.kind}: {problem.path}: {problem.reason}")
+    note(str(report))
+
+
+@click.command()
+@click.argument("source", metavar="FOLDER")
+@collection_option
+@recipe_option
+@model_option
+def watch(source: str, folder: str, recipe: str | None, model: str | None) -> None:
+    """Keep a collection in step with FOLDER, until Ctrl-C: what changes there is added, what goes is deleted.
+
+    \b
+    twinrank watch ~/notes -c notes.twinrank
+    """
+    from twinrank.following import Follower, watch_folder
+
+    with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
+        follower = Follower(collection, source)
+        with Bar("documents", None) as bar:
+            note_report(follower.sync(bar.update))
+        note(f"watching {source}; Ctrl-C ends it")
+        for _ in watch_folder(source):
+            try:
+                report = follower.sync()
+            except DataError as error:  # the folder may come back
+                note(str(error))
+                continue
+            if report.added + report.updated + report.removed + len(report.problems):
+                note_report(report)
+            tell(collection)
 
 
 def json_lines() -> Iterator[Any]:

@@ -12,12 +12,25 @@ from typing import Any
 import numpy as np
 
 from twinrank.errors import DataError, DocumentError
-from twinrank.readers.files import OnProblem, Problem, estimate, read
+from twinrank.readers.files import OnProblem, Problem, estimate, files_of, read, read_within, source_of
 from twinrank.readers.judged import Dataset, read_dataset, read_qrels, read_queries
 from twinrank.readers.records import document
 from twinrank.types import Document
 
-__all__ = ["Dataset", "Problem", "document", "documents", "estimate", "read", "read_dataset", "read_qrels", "read_queries"]
+__all__ = [
+    "Dataset",
+    "Problem",
+    "document",
+    "documents",
+    "estimate",
+    "files_of",
+    "read",
+    "read_dataset",
+    "read_qrels",
+    "read_queries",
+    "read_within",
+    "source_of",
+]
 
 
 def documents(source: object, *, on_problem: OnProblem | None = None) -> Iterator[Document]:

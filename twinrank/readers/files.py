@@ -73,12 +73,27 @@ def _warn(problem: Problem) -> None:
         warnings.warn(str(problem), stacklevel=3)
 
 
+def files_of(folder: Path, on_problem: OnProblem) -> Iterator[Path]:
+    """The files below a folder that `read` would read, in its order."""
+    return _walk(folder, on_problem)
+
+
+def read_within(folder: Path, path: Path, on_problem: OnProblem) -> Iterator[Document]:
+    """The documents of one file below a folder, with the ids that reading the folder gives them."""
+    return _read_file(path, _name_of(path.relative_to(folder).as_posix()), on_problem)
+
+
+def source_of(path: Path) -> str:
+    """What a document says of the file that it is from."""
+    return _name_of(os.path.abspath(path))  # noqa: PTH100 -- unlike resolve(), leaves links as the user named them
+
+
 def _read_place(place: Path, on_problem: OnProblem) -> Iterator[Document]:
     if not place.is_dir():
         yield from _read_file(place, _name_of(place.name), on_problem)
         return
     for path in _walk(place, on_problem):
-        yield from _read_file(path, _name_of(path.relative_to(place).as_posix()), on_problem)
+        yield from read_within(place, path, on_problem)
 
 
 def estimate(path: Path | str) -> int | None:
@@ -181,9 +196,9 @@ def _documents_of(path: Path, name: str, report: tables.Report) -> Iterator[Docu
         head = stream.read(_HEAD)
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     read_records = tables.read_trec if tables.looks_like_trec(head) else _RECORD_READERS.get(inner.suffix.lower())
-    source = os.path.abspath(path)  # noqa: PTH100 -- unlike resolve(), leaves links as the user named them
+    source = source_of(path)
     if read_records is not None:
-        yield from _read_records(read_records(path, report), name, _name_of(source), report)
+        yield from _read_records(read_records(path, report), name, source, report)
         return
     reader = formats.reader_of(inner)
     if reader is None:
@@ -200,7 +215,7 @@ def _documents_of(path: Path, name: str, report: tables.Report) -> Iterator[Docu
     if not extract.text.strip() and not extract.title.strip():
         raise DataError("holds no text")
     given = {"id": name, "title": extract.title, "text": extract.text, "fields": extract.fields}
-    yield document(given, source=_name_of(source))
+    yield document(given, source=source)
 
 
 def _read_records(records: Iterator[tables.Record], name: str, source: str, report: tables.Report) -> Iterator[Document]:

@@ -95,15 +95,19 @@ class Documents(Database):
 
     def document_ids(self) -> Iterator[str]:
         """All ids, in the order in which they first came."""
+        return (identity for identity, _ in self.sources())
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """(id, source) of every document, in the order in which they first came."""
         last = 0
         while True:
             with self._reading() as connection:
-                query = "SELECT key, id FROM documents WHERE key > ? ORDER BY key LIMIT 10000"
+                query = "SELECT key, id, source FROM documents WHERE key > ? ORDER BY key LIMIT 10000"
                 rows = connection.execute(query, (last,)).fetchall()
             if not rows:
                 return
             last = rows[-1][0]
-            yield from (id for _, id in rows)
+            yield from (row[1:] for row in rows)
 
     def passages(self, keys: npt.ArrayLike) -> list[Passage]:
         """The passages of `keys`, in that order; those that are gone are left out."""
