@@ -7,21 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from twinrank import learned
 from twinrank.derived import Indexes
 from twinrank.encoding import TOKENS, VECTORS, ViewPlan
 from twinrank.errors import RecipeError
+from twinrank.index.vectors import VectorIndex
+from twinrank.learned import Belongs
 from twinrank.loaded import Loaded
 from twinrank.maxsim import score_packed
 from twinrank.models.lateinteraction import LateInteraction
-from twinrank.recipe import Recipe, RerankSettings
+from twinrank.recipe import Recipe
+from twinrank.search.anytime import Anytime
 from twinrank.search.fuse import Fusion
 from twinrank.search.pipeline import Pipeline
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource
 from twinrank.store import Store
 from twinrank.text import Analyzer
-from twinrank.types import Encoder, Keys, Scores
+from twinrank.types import Encoder, Keys, Scores, Vectors
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Assembly:
         return Pipeline(
             self._sources(indexes),
             Fusion(fuse.method, weights, fuse.constant),
-            [self._rerank(stage) for stage in self.recipe.rerank],
+            [self._rerank(number, indexes) for number in range(len(self.recipe.rerank))],
             self.loaded.rewrite,
         )
 
@@ -52,7 +57,7 @@ class Assembly:
             encoder: Encoder = self.loaded.encoder
             self._check(VECTORS)
             assert indexes.vectors is not None
-            source = IndexSource("vectors", indexes.vectors, lambda text: encoder.encode([text], side="query")[0])
+            source = IndexSource("vectors", indexes.vectors, lambda text: self.loaded.query_vector(encoder, text))
             sources.append((source, retrieve.vectors))
         candidates = retrieve.tokens or (retrieve.vectors if colbert else 0)
         if candidates:
@@ -67,23 +72,64 @@ class Assembly:
             raise RecipeError('the recipe retrieves by vectors alone and has no encoder (model = "none"); set retrieve, words')
         return sources
 
-    def _rerank(self, settings: RerankSettings) -> Rerank:
+    def _rerank(self, number: int, indexes: Indexes) -> Rerank:
+        settings = self.recipe.rerank[number]
         if settings.kind == "maxsim":
-            late = self._late('[[rerank]] kind = "maxsim" reads them')
-            codec = self.store.views()[TOKENS].codec
+            return Rerank(settings.name, self._maxsim(), settings.candidates, settings.mix)
+        scorer = self.loaded.scorer(settings)
 
-            def score(query: str, keys: Keys) -> Scores:
-                there, tokens = self.store.tokens_there(TOKENS, keys)
-                scores = np.zeros(len(keys), np.float32)  # of what was deleted a moment ago
-                scores[there] = score_packed(codec, late.encode([query], side="query")[0], [tokens])
-                return scores
-        else:
-            scorer = self.loaded.scorer(settings)
+        def score(query: str, keys: Keys) -> Scores:
+            return self.loaded.pair_scores.score(scorer, [(query, text) for text in self._texts(keys)])
 
-            def score(query: str, keys: Keys) -> Scores:
-                return scorer.score([(query, text) for text in self._texts(keys)])
+        def count_tokens(query: str, keys: Keys) -> npt.NDArray[np.int64]:
+            return scorer.count_tokens([(query, text) for text in self._texts(keys)])
 
-        return Rerank(settings.name, score, settings.candidates, settings.mix)
+        rule, without_rule = None, ""
+        if settings.risk:
+            rule, without_rule = learned.find(self.store, number, self.belongs(number))
+        return Anytime(
+            settings.name,
+            score,
+            settings.candidates,
+            settings.mix,
+            risk=settings.risk,
+            top=settings.top,
+            tokens=settings.tokens,
+            rule=rule,
+            without_rule=without_rule,
+            count_tokens=count_tokens,
+            owners=self.store.documents_of,
+            vectors=self._known_vectors(indexes.vectors),
+            pace=self.loaded.pace(scorer),
+        )
+
+    def belongs(self, number: int) -> Belongs:
+        """What is learned about the rerank `number` belongs to."""
+        return Belongs.to(self.recipe, number, self.loaded.scorer(self.recipe.rerank[number]).fingerprint)
+
+    def _known_vectors(self, index: VectorIndex | None) -> Callable[[Keys], Vectors] | None:
+        """The stored vectors by key, of length 1, for a stage that predicts from what lies near."""
+        if index is None:
+            return None
+
+        def vectors(keys: Keys) -> Vectors:
+            found = index.vectors(keys)
+            lengths = np.linalg.norm(found, axis=1, keepdims=True)
+            return np.asarray(found / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+        return vectors
+
+    def _maxsim(self) -> Callable[[str, Keys], Scores]:
+        late = self._late('[[rerank]] kind = "maxsim" reads them')
+        codec = self.store.views()[TOKENS].codec
+
+        def score(query: str, keys: Keys) -> Scores:
+            there, tokens = self.store.tokens_there(TOKENS, keys)
+            scores = np.zeros(len(keys), np.float32)  # of what was deleted a moment ago
+            scores[there] = score_packed(codec, late.encode([query], side="query")[0], [tokens])
+            return scores
+
+        return score
 
     def _late(self, purpose: str) -> LateInteraction:
         if self.loaded.late is None:

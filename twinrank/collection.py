@@ -13,6 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
+from twinrank import learned
 from twinrank.assembly import Assembly
 from twinrank.derived import Derived, one_at_a_time
 from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
@@ -20,6 +21,7 @@ from twinrank.errors import CollectionError, CollectionReadOnlyError, ModelMisma
 from twinrank.files import replace_file
 from twinrank.index.vectors import VectorIndex
 from twinrank.ingest import AddReport, Ingest
+from twinrank.learned import Learned
 from twinrank.loaded import Loaded
 from twinrank.migration import MIGRATED, Migration
 from twinrank.readers import documents, read
@@ -28,8 +30,10 @@ from twinrank.search import filters
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
 from twinrank.search.pipeline import Pipeline, Trace, Traced
+from twinrank.search.rerank import Asked
 from twinrank.search.results import Results
 from twinrank.status import CheckReport, Status, ViewStatus
+from twinrank.stopping import Rule
 from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, View, make_folder
 from twinrank.text import Analyzer, counted, normalize
 from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Vectors
@@ -266,15 +270,19 @@ class Collection:
 
     # -- asking ----------------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, k: int = 10, *, where: str | None = None) -> Results:
+    def search(self, query: str, k: int = 10, *, where: str | None = None, deadline: float | None = None) -> Results:
         """Find the `k` best documents for a query, each with its best passage.
 
         `where` is a condition over fields, such as "year >= 2015 and lang = 'en'"; it chooses the documents before the
-        search, so that `k` of them are found where there are as many. Raises QueryError for an empty query or a `k` below
-        1, FilterError for a condition that does not parse or names a field that no document has.
+        search, so that `k` of them are found where there are as many. `deadline` is in milliseconds from now: reranking stops
+        in time for it, and the answer's certificates say how far it came. Raises QueryError for an empty query, a `k` below 1
+        or a deadline below 0, FilterError for a condition that does not parse or names a field that no document has.
         """
         started = perf_counter()
         text = _check_query(query, k)
+        if deadline is not None and not 0 <= deadline < float("inf"):
+            raise QueryError(f"a deadline is in milliseconds from now, 0 or more; got {deadline!r}")
+        asked = Asked(k, None if deadline is None else started + deadline / 1000)
         condition = None if where is None else filters.parse(where)
         self._derived.refresh()
         allowed = None if condition is None else self.store.select(condition)
@@ -282,7 +290,7 @@ class Collection:
         if available == 0:
             return Results(query, (), perf_counter() - started)
         pipeline = self.pipeline()
-        ranking, trace = pipeline.run(text, allowed)
+        ranking, trace = pipeline.run(text, allowed, asked)
         hits = self._hits(ranking, k, trace)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
         depth = len(ranking)
@@ -292,7 +300,8 @@ class Collection:
         stages = [(traced.stage, traced.seconds) for traced in trace.stages]
         if pipeline.rewrite is not None:
             stages.insert(0, (pipeline.rewrite.name, trace.rewriting))
-        return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)))
+        certificates = tuple(trace.certificates)
+        return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)), certificates)
 
     def pipeline(self, recipe: Recipe | None = None) -> Pipeline:
         """The stages that answer a query, over the documents as they are now; by another recipe where one is given.
@@ -301,6 +310,30 @@ class Collection:
         """
         assembly = self._assembly if recipe is None else replace(self._assembly, recipe=recipe)
         return assembly.pipeline(self._derived.refresh())
+
+    def learn_stopping(
+        self, queries: Iterable[str] | None = None, *, progress: Callable[[int], None] | None = None
+    ) -> list[Learned]:
+        """Learn, without judgments, when the recipe's reranks may stop: rerank each query fully, and see what that changed.
+
+        The promise that a rerank with a `risk` then makes is for queries like these, so give such as your users ask, some
+        hundreds of them. Without any, they are made of the collection's own titles and sentences. What is learned is kept
+        in the collection. Raises RecipeError where the recipe has no cross-encoder, InputError where there are too few queries.
+        """
+        stages = [number for number, stage in enumerate(self.recipe.rerank) if stage.kind == "cross-encoder"]
+        if not stages:
+            raise RecipeError("the recipe has no [[rerank]] with a cross-encoder, so there is nothing to learn about stopping")
+        made = queries is None
+        asked = learned.made_queries(self.store) if queries is None else [_check_query(query, 1) for query in queries]
+        seen = learned.observe(self.pipeline(), asked, progress)
+        results = []
+        for number in stages:
+            name = self.recipe.rerank[number].name
+            rule = Rule.learn(seen.get(name, []))
+            results.append(Learned(name, len(seen[name]), made, rule))
+            with self._writing():
+                learned.keep(self.store, number, self._assembly.belongs(number), results[-1])
+        return results
 
     def similar(
         self,
@@ -503,6 +536,9 @@ def _check_query(query: str, k: int) -> str:
 def _notes(trace: Trace) -> Iterator[str]:
     if trace.forms:
         yield f"searched as: {' | '.join(trace.forms)}"
+    for certificate in trace.certificates:
+        if certificate.note or certificate.reason in ("deadline", "tokens"):
+            yield str(certificate)
 
 
 def _field_summary(summary: FieldSummary) -> str:

@@ -16,8 +16,13 @@ from twinrank.models.translator import Translator
 from twinrank.models.trunk import Pooling
 from twinrank.models.twintower import TwinTower
 from twinrank.recipe import NO_MODEL, EncoderSettings, Recipe, RerankSettings, TokenSettings
+from twinrank.search.anytime import Pace
+from twinrank.search.cache import PairScores, Recent, digest
 from twinrank.search.rewrite import Rewrite
-from twinrank.types import Encoder, Scorer
+from twinrank.types import Encoder, Vectors
+
+QUERIES = 1000
+"""Queries whose vectors are remembered."""
 
 
 class Loaded:
@@ -25,7 +30,10 @@ class Loaded:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._scorers: dict[tuple[str, bool], Scorer] = {}
+        self._scorers: dict[tuple[str, bool, int], CrossEncoder] = {}
+        self.pair_scores = PairScores()
+        self.query_vectors: Recent[tuple[str, bytes], Vectors] = Recent(QUERIES)
+        self._paces: dict[str, Pace] = {}
         self._translator: Translator | None = None
 
     @cached_property
@@ -64,12 +72,22 @@ class Loaded:
         """What gives one vector a token."""
         return None if self.passages is None else self.passages.late
 
-    def scorer(self, settings: RerankSettings) -> Scorer:
+    def scorer(self, settings: RerankSettings) -> CrossEncoder:
         """The cross-encoder of a stage; stages that differ in candidates and weight alone share one."""
-        asked = settings.model, settings.windows
+        asked = settings.model, settings.windows, settings.max_tokens
         if asked not in self._scorers:
-            self._scorers[asked] = CrossEncoder(settings.model, windows=settings.windows)
+            self._scorers[asked] = CrossEncoder(
+                settings.model, windows=settings.windows, max_tokens=settings.max_tokens or None
+            )
         return self._scorers[asked]
+
+    def pace(self, scorer: CrossEncoder) -> Pace:
+        """What a token was found to cost in this scorer."""
+        return self._paces.setdefault(scorer.fingerprint, Pace())
+
+    def query_vector(self, encoder: Encoder, query: str) -> Vectors:
+        """The query's vector (dimension,); of a query that came a moment ago, the same one."""
+        return self.query_vectors.of((encoder.fingerprint, digest(query)), lambda: encoder.encode([query], side="query")[0])
 
     @property
     def rewrite(self) -> Rewrite | None:

@@ -36,6 +36,10 @@ weight = 0.6        # of its score; the rest is that of the ranking that came in
 kind = "cross-encoder"
 model = "cross-encoder/ms-marco-MiniLM-L6-v2"
 candidates = 50
+risk = 0.0          # above 0: stop when the first places are settled to this risk, once that was learned (twinrank learn)
+top = 0             # the first places to settle, 20 at most; 0: as many as are asked for
+tokens = 0          # at most so many tokens of pairs a query; 0: no limit
+max_tokens = 0      # a pair is cut to so many; 0: the model's own limit
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ from typing import Any, Literal, TypeVar, get_args
 from twinrank.errors import RecipeError
 from twinrank.models.hub import DEFAULT_MODEL
 from twinrank.models.trunk import Pooling
+from twinrank.stopping import TOPS
 from twinrank.text import Chunking
 
 if sys.version_info >= (3, 11):
@@ -117,6 +122,10 @@ class RerankSettings:
     candidates: int = 50
     windows: bool = False
     weight: float | None = None
+    risk: float = 0.0
+    top: int = 0
+    tokens: int = 0
+    max_tokens: int = 0
 
     @property
     def mix(self) -> float:
@@ -289,6 +298,18 @@ def _check_rerank(stage: RerankSettings) -> None:
     _check_choice("rerank, kind", stage.kind, ("cross-encoder", "maxsim"))
     _check_range("rerank, candidates", stage.candidates, 1, 1_000_000)
     _check_range("rerank, weight", stage.mix, 0.0, 1.0)
+    _check_range("rerank, top", stage.top, 0, max(TOPS))
+    _check_range("rerank, tokens", stage.tokens, 0, 1_000_000_000)
+    _check_range("rerank, max_tokens", stage.max_tokens, 0, 1_000_000)
+    if not 0 <= stage.risk < 1:
+        raise RecipeError(f"rerank, risk: expected 0 (a full rerank) to below 1, got {stage.risk}")
+    if stage.risk and stage.mix < 1:
+        raise RecipeError(
+            f"rerank: risk = {stage.risk} stops before every candidate is scored, and weight = {stage.mix} mixes scores that "
+            "are spread over all of them; leave one of the two"
+        )
+    if stage.kind == "maxsim" and (stage.risk or stage.top or stage.tokens or stage.max_tokens):
+        raise RecipeError("rerank: maxsim scores all candidates within a millisecond; leave risk, top, tokens and max_tokens")
     if stage.kind == "cross-encoder" and not stage.model:
         raise RecipeError('rerank: model is missing; name a cross-encoder, or rerank by kind = "maxsim"')
     if stage.kind == "maxsim" and stage.model:

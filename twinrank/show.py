@@ -37,6 +37,7 @@ def results_as_json(results: Results, explain: bool) -> dict[str, Any]:
         "seconds": results.seconds,
         "stages": [{"stage": name, "seconds": seconds} for name, seconds in results.stages],
         "notes": list(results.notes),
+        "certificates": [dataclasses.asdict(certificate) for certificate in results.certificates],
         "hits": hits,
     }
 
@@ -65,6 +66,9 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
     if not len(results):
         console.print("nothing found")
     milliseconds = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in results.stages)
+    if explain:
+        for certificate in results.certificates:
+            console.print(Text(str(certificate), style="cyan"))
     times = f" ({milliseconds})" if explain and milliseconds else ""
     note(f"{len(results)} of {counted(len(collection), 'document')} in {1000 * results.seconds:.1f} ms{times}")
 

@@ -122,6 +122,13 @@ class CrossEncoder:
             hits.append(Hit(id=str(place), score=float(scores[place]), rank=rank, text=text, start=start, end=end))
         return hits
 
+    def count_tokens(self, pairs: Sequence[Pair]) -> npt.NDArray[np.int64]:
+        """How many tokens each pair takes through the network, special ones included, of all its windows: (pairs,)."""
+        if not self.windows:
+            return self._tokenizer.encode_pairs(pairs).lengths.astype(np.int64)
+        windows = self._tokenizer.encode_windows(pairs)
+        return np.bincount(windows.pairs, windows.tokens.lengths, minlength=len(pairs)).astype(np.int64)
+
     def _run(self, pairs: Sequence[Pair], progress: Progress | None = None, *, probabilities: bool = False) -> _Scored:
         """Outputs in the order of the pairs; equal pairs are run once."""
         unique = {_checked_pair(pair, number): 0 for number, pair in enumerate(pairs)}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from twinrank.search.fuse import Fusion
-from twinrank.search.rerank import Rerank
+from twinrank.search.rerank import Asked, Certificate, Rerank
 from twinrank.search.retrieve import IndexSource, Source
 from twinrank.search.rewrite import Rewrite
 from twinrank.types import Keys, Ranking, StageScore
@@ -34,6 +34,8 @@ class Trace:
     """The forms in which a rewritten query was searched; none where it was searched as it came."""
     rewriting: float = 0.0
     """Seconds that rewriting took."""
+    certificates: list[Certificate] = field(default_factory=list)
+    """One for each rerank: how much of it was done, and why it ended there."""
 
     def scores(self, key: int) -> tuple[StageScore, ...]:
         """What every stage made of one passage."""
@@ -59,20 +61,28 @@ class Pipeline:
     rerank: Sequence[Rerank] = ()
     rewrite: Rewrite | None = None
 
-    def run(self, query: str, allowed: Keys | None = None) -> tuple[Ranking, Trace]:
-        """Rank the candidates; the same ones, in the same order, however many of them are wanted in the end."""
+    def run(self, query: str, allowed: Keys | None = None, asked: Asked | None = None) -> tuple[Ranking, Trace]:
+        """Rank the candidates.
+
+        The same ones, in the same order, however many of them are wanted in the end, unless `asked` sets a deadline or a stage
+        stops when the first places are settled: then what was asked for decides how far it goes.
+        """
         trace = Trace()
         forms = self._forms(query, trace)
-        ranking = self._retrieve(forms, 0, allowed, trace)
+        opened: list[Source] = []
+        ranking = self._retrieve(forms, 0, allowed, trace, opened)
+        # Of a rewritten query the last form's sources, so that there are as many for every query.
+        wish = replace(asked or Asked(), sources=opened[-len(self.sources) :])
         for stage in self.rerank:
             started = perf_counter()
-            ranking = stage(forms[-1], ranking)
+            ranking, certificate = stage.run(forms[-1], ranking, wish)
+            trace.certificates.append(certificate)
             trace.stages.append(Traced(stage.name, ranking, perf_counter() - started))
         return ranking, trace
 
     def run_deeper(self, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
         """Retrieve and fuse at least `depth` candidates from each source, without reranking: what lies behind the answer."""
-        return self._retrieve(self._forms(query, Trace()), depth, allowed, Trace())
+        return self._retrieve(self._forms(query, Trace()), depth, allowed, Trace(), [])
 
     def run_behind(self, first: Ranking, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
         """`first`, then what a deeper run finds beside it, one step of score below a place, so that scores still fall."""
@@ -90,9 +100,8 @@ class Pipeline:
         trace.forms, trace.rewriting = forms, perf_counter() - started
         return forms
 
-    def _retrieve(self, forms: Sequence[str], depth: int, allowed: Keys | None, trace: Trace) -> Ranking:
-        """Every source ranks every form of the query; all of these rankings are fused at once."""
-        opened: list[Source] = []
+    def _retrieve(self, forms: Sequence[str], depth: int, allowed: Keys | None, trace: Trace, opened: list[Source]) -> Ranking:
+        """Every source ranks every form of the query; all of these rankings are fused at once. Fills `trace` and `opened`."""
         for number, form in enumerate(forms, start=1):
             for source, candidates in self.sources:
                 started = perf_counter()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from twinrank.search.rerank import Certificate
 from twinrank.types import Hit
 
 
@@ -20,6 +21,8 @@ class Results(Sequence[Hit]):
     """Each stage of the pipeline with its seconds."""
     notes: tuple[str, ...] = ()
     """What the searcher should know: a query that was cut, an index that was rebuilt."""
+    certificates: tuple[Certificate, ...] = ()
+    """For each rerank how much of it was done, why it ended there, and what that puts at risk."""
 
     def __len__(self) -> int:
         return len(self.hits)
