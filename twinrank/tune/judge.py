@@ -1,0 +1,79 @@
+"""A recipe → nDCG@10 of every query, from remembered stage outputs; the rankings are those that `Collection.search` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from twinrank.recipe import Recipe
+from twinrank.search.pipeline import Pipeline
+from twinrank.tune.outputs import Documents, Outputs
+from twinrank.types import Qrels, Ranking
+
+DEPTH = 10
+"""Documents that the measure looks at."""
+
+Figures = npt.NDArray[np.float64]
+"""One figure a query: (queries,)."""
+
+
+class Judge:
+    """Judges recipes over the queries that have a relevant document, each recipe once.
+
+    Linear gains and trec_eval's order of ties, as `evaluate.metrics.measure` has them.
+    """
+
+    def __init__(self, outputs: Outputs, queries: Mapping[str, str], qrels: Qrels) -> None:
+        self.outputs = outputs
+        self.queries = {query: text for query, text in queries.items() if any(g > 0 for g in qrels.get(query, {}).values())}
+        self.qrels = qrels
+        self._figures: dict[Recipe, Figures] = {}
+        self._ideals = np.array([_gain(sorted(self._grades(query), reverse=True)[:DEPTH]) for query in self.queries])
+
+    def __call__(self, recipe: Recipe) -> Figures:
+        """nDCG@10 of every query: (queries,)."""
+        if recipe not in self._figures:
+            pipeline, documents = self.outputs.pipeline(recipe), self.outputs.documents(recipe)
+            gains = [
+                _gain([self.qrels[query].get(found, 0) for found in self._found(pipeline, documents, text)])
+                for query, text in self.queries.items()
+            ]
+            self._figures[recipe] = np.array(gains) / self._ideals
+        return self._figures[recipe]
+
+    def found(self, recipe: Recipe, text: str) -> list[str]:
+        """The ids of the best documents for a query, best first."""
+        return self._found(self.outputs.pipeline(recipe), self.outputs.documents(recipe), text)
+
+    @property
+    def judged(self) -> Mapping[Recipe, Figures]:
+        """Every recipe that was judged, in the order in which it was."""
+        return self._figures
+
+    def _grades(self, query: str) -> list[int]:
+        return list(self.qrels[query].values())
+
+    def _found(self, pipeline: Pipeline, documents: Documents, text: str) -> list[str]:
+        ranking, _ = pipeline.run(text)
+        best = _best_documents(ranking, documents)
+        depth, available = len(ranking), len(documents.keys)
+        while len(best) < DEPTH and depth < available:
+            depth = min(max(4 * depth, DEPTH), available)
+            best = _best_documents(pipeline.run_behind(ranking, text, depth), documents)
+        return [documents.ids[number] for number in best]
+
+
+def _best_documents(ranking: Ranking, documents: Documents) -> list[int]:
+    """Each document where its best passage stands; equal scores by id, descending. As `Collection.search` groups them."""
+    owners = documents.of(ranking.keys)  # (passages,)
+    firsts = np.sort(np.unique(owners, return_index=True)[1])  # (documents,), best first
+    owners, scores = owners[firsts], ranking.scores[firsts]
+    best: list[int] = owners[np.lexsort((-owners, -scores))[:DEPTH]].tolist()
+    return best
+
+
+def _gain(grades: Sequence[int]) -> float:
+    """Discounted cumulative gain of grades in the order of a ranking."""
+    return float(sum(grade / np.log2(rank + 1) for rank, grade in enumerate(grades, start=1) if grade > 0))
