@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from twinrank import __version__
-from twinrank.cli import documents, evaluate, models
+from twinrank.cli import documents, evaluate, learn, models
 from twinrank.errors import TwinrankError
 from twinrank.show import note
 
@@ -34,6 +34,7 @@ for command in (documents.status, documents.check, documents.rebuild, documents.
 for command in (models.encode, models.duplicates, models.score, models.rank, models.classify, models.translate):
     twinrank.add_command(command)
 twinrank.add_command(evaluate.eval_)
+twinrank.add_command(learn.learn)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -66,16 +66,26 @@ def add(sources: tuple[str, ...], folder: str, prune: bool, as_json: bool) -> No
 @click.option("-k", default=10, show_default=True, help="How many documents to show.")
 @click.option("--where", metavar="EXPR", help="A condition over fields: \"year >= 2015 and lang = 'en'\".")
 @recipe_option
+@click.option("--deadline", type=click.FloatRange(min=0), metavar="MS", help="Milliseconds by which reranking has to end.")
 @click.option("--explain", is_flag=True, help="Show what each stage made of each hit, and its time.")
 @json_option
-def search(query: str, folder: str, k: int, where: str | None, recipe: str | None, explain: bool, as_json: bool) -> None:
+def search(
+    query: str,
+    folder: str,
+    k: int,
+    where: str | None,
+    recipe: str | None,
+    deadline: float | None,
+    explain: bool,
+    as_json: bool,
+) -> None:
     """Find the documents that answer QUERY.
 
     \b
     twinrank search "merge two sorted lists" -k 3 --where "kind = 'function'" --explain
     """
     with open_collection(folder, recipe=recipe) as collection, truncation_as_note():
-        results = collection.search(query, k, where=where)
+        results = collection.search(query, k, where=where, deadline=deadline)
         tell(collection)
         for told in results.notes:
             note(told)
