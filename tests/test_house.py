@@ -29,7 +29,7 @@ FLOORS = [
     {"derived", "migration"},
     {"assembly"},
     {"collection"},
-    {"following"},
+    {"following", "archive"},
     {"evaluate"},
     {"show"},
     {"cli"},

@@ -19,17 +19,17 @@ def replace_file(path: Path, content: str | bytes) -> None:
         if path.exists():
             temporary.chmod(path.stat().st_mode)
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Make what was renamed in `folder` last through a power failure, where the system can."""
+def sync(path: Path) -> None:
+    """Make what was written to a file, or renamed in a folder, last through a power failure, where the system can."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from twinrank import __version__
-from twinrank.cli import documents, evaluate, learn, models
+from twinrank.cli import archive, documents, evaluate, learn, models
 from twinrank.errors import TwinrankError
 from twinrank.show import note
 
@@ -32,6 +32,8 @@ for command in (documents.index, documents.add, documents.search, documents.simi
 for command in (documents.status, documents.check, documents.rebuild, documents.migrate, documents.watch):
     twinrank.add_command(command)
 for command in (models.encode, models.duplicates, models.score, models.rank, models.classify, models.translate):
+    twinrank.add_command(command)
+for command in (archive.export, archive.import_):
     twinrank.add_command(command)
 twinrank.add_command(evaluate.eval_)
 twinrank.add_command(learn.learn)

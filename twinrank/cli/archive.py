@@ -1,0 +1,36 @@
+"""Commands that carry a collection elsewhere as one file."""
+
+from __future__ import annotations
+
+import click
+
+from twinrank.cli.common import collection_option, open_collection
+from twinrank.show import note
+
+
+@click.command()
+@click.argument("file")
+@collection_option
+def export(file: str, folder: str) -> None:
+    """Write a collection into FILE: documents, vectors and recipe, from one state, while others search and write.
+
+    \b
+    twinrank export notes.tar -c notes.twinrank        or .tar.gz
+    """
+    from twinrank import archive
+
+    with open_collection(folder) as collection:
+        size = archive.export(collection, file)
+    note(f"{file}: {size / 1e6:,.1f} MB; elsewhere: twinrank import {file} -c DIR")
+
+
+@click.command("import")
+@click.argument("file")
+@collection_option
+def import_(file: str, folder: str) -> None:
+    """Make the collection in FILE at a new place; it is checked as a whole before it stands there."""
+    from twinrank import archive
+
+    archive.import_(file, folder)
+    with open_collection(folder) as collection:
+        note(f'{collection}: ask it: twinrank search "…" -c {folder}')
