@@ -31,6 +31,7 @@ FLOORS = [
     {"collection"},
     {"following", "archive"},
     {"evaluate"},
+    {"tune"},
     {"show"},
     {"cli"},
     {"__main__"},
