@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import StorageError
-from twinrank.files import sync_folder
+from twinrank.files import sync
 from twinrank.scan import Codes
 from twinrank.types import Keys, Vectors
 
@@ -116,7 +116,7 @@ class ChangeLog:
                         file.truncate(self.end)
                     raise
             if is_new:
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error.strerror}") from error
         self.end += HEAD_BYTES + len(body)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, InputError, StorageError
-from twinrank.files import sync_folder
+from twinrank.files import sync
 from twinrank.index.encodings import FixedEncoder
 from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.types import Keys
@@ -80,7 +80,7 @@ def write_tokens(
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     finally:

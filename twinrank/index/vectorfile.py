@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, InputError, StorageError
-from twinrank.files import sync_folder
+from twinrank.files import sync
 from twinrank.scan import Codes, Rows, quantize, reach
 from twinrank.types import Keys, Vectors
 
@@ -182,7 +182,7 @@ def write_vectors(path: Path, header: Header, batches: Iterable[tuple[Keys, Vect
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     finally:

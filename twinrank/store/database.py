@@ -21,6 +21,7 @@ from twinrank.errors import (
     FilterError,
     StorageError,
 )
+from twinrank.files import sync
 from twinrank.store.conditions import is_like
 from twinrank.store.rows import LAST_KEYS, checksum, get_value, keys_line, set_value
 
@@ -175,7 +176,7 @@ class Database:
                 connection.close()
         made.replace(self.path)
         for folder in (self.folder, self.folder.resolve().parent):
-            sync_folder(folder)
+            sync(folder)
 
     def _open_existing(self, create: bool) -> None:
         self._mode = self._find_mode()
@@ -404,14 +405,6 @@ def make_folder(folder: Path) -> None:
         raise CollectionError(f"a collection cannot be created at {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise CollectionReadOnlyError(f"a collection cannot be created at {folder}: no permission to write")
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _translate(error: sqlite3.Error, path: Path) -> Exception:
