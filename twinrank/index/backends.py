@@ -252,7 +252,7 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError(
-            f"this kind of vector index needs {PACKAGES[name]}, which is not installed: pip install {PACKAGES[name]}, "
+            f"this kind of vector index needs {PACKAGES[name]}, which is not installed: pip install 'twinrank[{name}]', "
             f'or set kind = "exact"'
         ) from error
 
