@@ -3,7 +3,8 @@
 python bench/tuning.py [--data FOLDER] [--reranker FOLDER] [--deadline 50] [--trials 100] [--only NAME …] [--json FILE]
 
 A set with a test split alone is cut in two by a hash of the query ids. The reranker is left out where it was trained on the
-set (squad_sent, debian_desc, pubmedqa_l). Passages have 256 tokens throughout. Ends with the table of docs/tuning.md.
+set or its kin (squad_sent, xquadr_en, debian_desc, pubmedqa_l). Passages have 256 tokens throughout. Ends with the table of
+docs/tuning.md.
 """
 
 from __future__ import annotations
@@ -30,15 +31,13 @@ from twinrank.tune.tuning import Budget, Limits, tune
 SETS = {  # name → the split to tune on; "" cuts the test split in two
     "covidfaq": "",
     "wikiqa": "dev",
-    "medline": "",
     "cranfield": "",
+    "xquadr_en": "",
     "pubmedqa_l": "dev",
     "squad_sent": "dev",
     "scifact": "train",
 }
-TRAINED_ON = {"squad_sent", "debian_desc", "pubmedqa_l"}
-TUNED, TESTED = 400, 1000
-"""Queries at most, the first by the hash of their ids."""
+TRAINED_ON = {"squad_sent", "xquadr_en", "debian_desc", "pubmedqa_l"}
 
 
 def main() -> None:
@@ -48,6 +47,8 @@ def main() -> None:
     parser.add_argument("--reranker", type=Path, default=None)
     parser.add_argument("--deadline", type=float, default=50.0)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--tuned", type=int, default=400, help="queries to tune on at most, the first by their ids' hashes")
+    parser.add_argument("--tested", type=int, default=1000, help="queries to judge by at most")
     parser.add_argument("--only", nargs="*", default=list(SETS))
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
 
 def judge_set(given: argparse.Namespace, name: str) -> dict[str, object]:
     rerankers = [] if given.reranker is None or name in TRAINED_ON else [str(given.reranker)]
-    tuning_part, test_part = parts(given.data / name, SETS[name])
+    tuning_part, test_part = parts(given.data / name, SETS[name], given.tuned, given.tested)
     base = Recipe()
     space = Space(base, default_knobs(base, rerankers=rerankers)).with_values("passages.size", ["256"])
     space = space.with_values("cross-encoder.candidates", ["0", "10", "20"] if rerankers else ["0"])
@@ -90,14 +91,14 @@ def judge_set(given: argparse.Namespace, name: str) -> dict[str, object]:
     return row
 
 
-def parts(folder: Path, split: str) -> tuple[Dataset, Dataset]:
+def parts(folder: Path, split: str, tuned: int, tested: int) -> tuple[Dataset, Dataset]:
     """(queries to tune on, queries to judge by), none in both."""
     test = read_dataset(folder, split="test")
     if split:
-        return first(read_dataset(folder, split=split), TUNED), first(test, TESTED)
+        return first(read_dataset(folder, split=split), tuned), first(test, tested)
     one = {query: text for query, text in test.queries.items() if zlib.crc32(query.encode()) % 2 == 0}
     other = {query: text for query, text in test.queries.items() if query not in one}
-    return first(replace(test, queries=one, split="one half"), TUNED), first(replace(test, queries=other), TESTED)
+    return first(replace(test, queries=one, split="one half"), tuned), first(replace(test, queries=other), tested)
 
 
 def first(dataset: Dataset, count: int) -> Dataset:

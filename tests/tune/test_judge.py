@@ -62,7 +62,8 @@ def test_a_recipe_is_judged_once(judge: Judge, base: Recipe) -> None:
 
 def test_a_stage_is_asked_once_for_each_pair(judge: Judge, base: Recipe, tiny_cross_encoder: Path) -> None:
     space = Space(base, default_knobs(base, rerankers=[str(tiny_cross_encoder)])).with_values("passages.size", ["24"])
-    values = {"sources": "words", "retrieve.words": 20, "maxsim.candidates": 0, "cross-encoder.model": str(tiny_cross_encoder)}
+    values = {"sources": "words", "retrieve.words": 20, "maxsim.candidates": 0, "cross-encoder.max_tokens": 0}
+    values["cross-encoder.model"] = str(tiny_cross_encoder)
     judge(space.recipe({**values, "cross-encoder.candidates": 20, "cross-encoder.weight": 1.0}))
     pairs = judge.outputs.pairs
     judge(space.recipe({**values, "cross-encoder.candidates": 20, "cross-encoder.weight": 0.2}))

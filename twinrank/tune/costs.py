@@ -16,6 +16,7 @@ MULTIPLICATIONS_PER_MS = 1e8
 OVERHEAD = 0.3
 WORDS = 1.0
 FUSION = 0.3
+CANDIDATE = 0.002
 MAXSIM_PAIR = 0.01
 DIMENSIONS = 400
 """Milliseconds (and the width of a vector) of what is no network: rough, since it only has to put pipelines into an order."""
@@ -34,7 +35,14 @@ class Costs:
 
     def __call__(self, recipe: Recipe) -> float:
         stages = stages_of(recipe)
-        total = OVERHEAD + (WORDS if "words" in stages else 0.0) + (FUSION if "words" in stages and len(stages) > 1 else 0.0)
+        retrieve = recipe.retrieve
+        candidates = sum(int(getattr(retrieve, name)) for name in ("vectors", "words", "tokens") if name in stages)
+        total = (
+            OVERHEAD
+            + CANDIDATE * candidates
+            + (WORDS if "words" in stages else 0.0)
+            + (FUSION if "words" in stages and len(stages) > 1 else 0.0)
+        )
         encoder = 0.0 if recipe.encoder.model == NO_MODEL else self.parameters(recipe.encoder.model)
         if "vectors" in stages:
             total += (self.query_tokens * encoder + self.passages * DIMENSIONS) / MULTIPLICATIONS_PER_MS
@@ -42,7 +50,8 @@ class Costs:
             if stage.kind == "maxsim":
                 total += MAXSIM_PAIR * stage.candidates + self.query_tokens * encoder / MULTIPLICATIONS_PER_MS
             else:
-                tokens = stage.candidates * (self.query_tokens + self.passage_tokens)
+                pair = self.query_tokens + self.passage_tokens
+                tokens = stage.candidates * (min(pair, stage.max_tokens) if stage.max_tokens else pair)
                 total += tokens * self.parameters(stage.model) / MULTIPLICATIONS_PER_MS
         return total
 

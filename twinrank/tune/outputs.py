@@ -221,7 +221,7 @@ class Outputs:
         return self._sources.setdefault((source.name, settings, *storage), RememberedSource(source))
 
     def _remembered_stage(self, stage: Rerank, settings: RerankSettings, storage: tuple[Any, ...]) -> Rerank:
-        asked = (settings.kind, settings.model, settings.windows, *storage)
+        asked = (settings.kind, settings.model, settings.windows, settings.max_tokens, *storage)
         return replace(stage, score=self._scores.setdefault(asked, RememberedScores(stage.score)))
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from twinrank.errors import InputError
-from twinrank.recipe import Recipe, RerankSettings, TokenSettings
+from twinrank.recipe import FusionMethod, Recipe, RerankSettings, TokenSettings
 
 Value: TypeAlias = str | int | float
 Values: TypeAlias = Mapping[str, Value]
@@ -48,10 +48,19 @@ class Knob:
             raise InputError(f"the knob {self.name} takes values like {self.values[0]!r}; got {text!r}") from error
 
 
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SOURCES = ("both", "vectors", "words")
 MAXSIM = "maxsim.candidates"
 CROSS = "cross-encoder.candidates"
-SPECIAL = ("sources", MAXSIM, "maxsim.weight", CROSS, "cross-encoder.model", "cross-encoder.weight")
+SPECIAL = (
+    "sources",
+    MAXSIM,
+    "maxsim.weight",
+    CROSS,
+    "cross-encoder.model",
+    "cross-encoder.weight",
+    "cross-encoder.max_tokens",
+)
 """Knobs that put stages in or leave them out, and those of the stages that may be left out."""
 
 
@@ -74,8 +83,8 @@ def default_knobs(base: Recipe, models: Sequence[str] = (), rerankers: Sequence[
         Knob("retrieve.vectors", (20, 50, 100, 200), searches("vectors", "both")),
         Knob("retrieve.words", (20, 50, 100, 200), searches("words", "both")),
         Knob("words.language", languages, searches("words", "both")),
-        Knob("fuse.method", ("score", "rank"), searches("both")),
-        Knob("fuse.weights.vectors", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), searches("both")),
+        Knob("fuse.method", get_args(FusionMethod), searches("both")),
+        Knob("fuse.weights.vectors", WEIGHTS, lambda values: values.get("fuse.method") in ("score", "rank")),
         Knob("fuse.constant", (5, 20, 60), lambda values: values.get("fuse.method") == "rank"),
         Knob(MAXSIM, (0, 20, 50, 100) if has_encoder else (0,)),
         Knob("maxsim.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(MAXSIM)),
@@ -84,6 +93,7 @@ def default_knobs(base: Recipe, models: Sequence[str] = (), rerankers: Sequence[
         Knob(CROSS, (0, 10, 20, 50, 100) if rerankers else (0,)),
         Knob("cross-encoder.model", tuple(rerankers) or ("",), above_zero(CROSS)),
         Knob("cross-encoder.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(CROSS)),
+        Knob("cross-encoder.max_tokens", (0,), above_zero(CROSS)),
     ]
     return tuple(knobs)
 
@@ -150,7 +160,8 @@ def _stages(values: Values) -> tuple[RerankSettings, ...]:
         stages.append(RerankSettings(kind="maxsim", candidates=candidates, weight=weight))
     if candidates := int(values.get(CROSS, 0)):
         model, weight = str(values["cross-encoder.model"]), float(values["cross-encoder.weight"])
-        stages.append(RerankSettings(model=model, candidates=candidates, weight=weight))
+        limit = int(values["cross-encoder.max_tokens"])
+        stages.append(RerankSettings(model=model, candidates=candidates, weight=weight, max_tokens=limit))
     return tuple(stages)
 
 
