@@ -14,7 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from twinrank.encoding import TOKENS, VECTORS
-from twinrank.errors import CollectionBusyError, IndexDamagedError
+from twinrank.errors import CollectionBusyError, IndexDamagedError, StorageError
 from twinrank.index.multivectors import MultiVectorIndex
 from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
@@ -25,6 +25,9 @@ from twinrank.types import Keys
 
 PATIENCE = 60.0
 """Seconds to wait while another process brings the indexes up to date."""
+
+VERIFIED_WHEN_OPENED = 2**26
+"""Bytes: 64 MB are read and summed in some 50 ms; of larger indexes only `check` reads every byte."""
 
 AT_ONCE = 4096
 """Changed passages taken in at a time, which bounds the memory."""
@@ -266,7 +269,7 @@ class Derived:
             IndexStatus(
                 name,
                 there=index is not None,
-                behind=0 if index is None else sequence - index.sequence,
+                behind=0 if index is None or index.sequence == sequence else self._behind(index),
                 passages=0 if index is None else len(index),
                 size=0 if index is None else index.size(),
             )
@@ -283,11 +286,27 @@ class Derived:
                 problems.append(f"index {name}: {problem} (it is made anew at the next search, or by twinrank rebuild)")
             if index is not None:
                 problems.extend(f"index {name}: {line}; twinrank rebuild makes it anew" for line in index.verify())
-                if index.sequence == sequence and len(index) != passages:
+                if index.sequence != sequence:
+                    problems.extend(f"index {name}: {line}; the next search makes it so" for line in self._foreign(index))
+                elif len(index) != passages:
                     problems.append(
                         f"index {name} holds {len(index):,} passages, the store {passages:,}; twinrank rebuild makes it anew"
                     )
         return tuple(names), tuple(problems)
+
+    def _behind(self, index: Changing) -> int:
+        """How many passages changed since the index was current; all, where the log cannot tell."""
+        try:
+            return len(self.store.changes_since(index.sequence))
+        except IndexDamagedError:
+            return self.store.count_passages()
+
+    def _foreign(self, index: Changing) -> Iterator[str]:
+        """Why an index that is not current cannot be made so: the store lost its latest changes, or it is another's."""
+        try:
+            self.store.changes_since(index.sequence)
+        except IndexDamagedError as error:
+            yield str(error)
 
     def _look(self) -> Iterator[tuple[str, Changing | None, str | None]]:
         """(name, index or None, what is wrong with it) as they are on disk; a file that is not there is no problem."""
@@ -312,7 +331,10 @@ class Derived:
         """Hold the indexes' lock, so that one process at a time changes them; the kernel frees it when a process dies."""
         if self._temporary is None and not self.store.writable:
             self._temporary = tempfile.mkdtemp(prefix="twinrank-")
-        self._place.mkdir(exist_ok=True)
+        try:
+            self._place.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self._place} cannot be made: {error.strerror}") from error
         doing = f"bringing the indexes of {self.folder.parent} up to date"
         with one_at_a_time(self._place / ".lock", PATIENCE, doing):
             yield
@@ -331,7 +353,7 @@ class Derived:
             for keeper in self._keepers:
                 if (stamp := stamps[keeper.name]) is None:
                     continue
-                found[keeper.name] = index = keeper.open(keeper.path(self._place), stamp)
+                found[keeper.name] = index = self._verified(keeper, stamp)
                 if keeper.in_memory:
                     self._take_changes(keeper, index)
                     index.sequence = sequence
@@ -347,7 +369,7 @@ class Derived:
             if index is not None and index.stamp == stamp:
                 keeper.reopen(index)
             else:
-                index = keeper.open(path, stamp)
+                index = self._verified(keeper, stamp)
             if index.sequence != sequence:
                 self._take_changes(keeper, index)
                 keeper.finish(index, sequence)
@@ -358,6 +380,14 @@ class Derived:
                 keeper.close(index)
             index = keeper.build(path, stamp, sequence)
         assert index is not None
+        return index
+
+    def _verified(self, keeper: Keeper, stamp: str) -> Changing:
+        """The index on disk; where it is small, with every byte of it compared with its checksum before it answers."""
+        index: Changing = keeper.open(keeper.path(self._place), stamp)
+        if index.size() <= VERIFIED_WHEN_OPENED and (problems := index.verify()):
+            keeper.close(index)
+            raise IndexDamagedError(problems[0])
         return index
 
     def _take_changes(self, keeper: Keeper, index: Changing) -> None:

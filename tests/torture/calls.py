@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twinrank_torture.processes import COUNT, EXIT, FAIL, FAIL_ON, NOTHING, SHORT, Died, arm, scratch
+from twinrank_torture.processes import COUNT, EXIT, FAIL, FAIL_ON, NOTHING, SHORT, ChildDiedError, arm, scratch
 from twinrank_torture.processes import ask as ask_child
 from twinrank_torture.verify import verify
 from twinrank_torture.workload import Step, acknowledged, allowed_states, make_steps, open_collection, state_after, work
@@ -67,7 +67,7 @@ def _crash(place: Path, steps: Sequence[Step], calls: int, every: int, seed: int
             try:
                 ask_child(_work_until, folder, steps, done, point)
                 counts["ended before"] += 1
-            except Died:
+            except ChildDiedError:
                 counts["crashes"] += 1
         done, begun = acknowledged(folder / "log")
         verdict = ask_child(verify, folder / "collection", allowed_states(steps, done, begun), k)
@@ -88,7 +88,7 @@ def _fail(place: Path, steps: Sequence[Step], calls: int, every: int, seed: int)
                 told, lines = ask_child(_work_through, folder, steps, mode, k, error)
                 verdict = ask_child(verify, folder / "collection", [state_after(steps, len(steps))], k)
                 lines += verdict.problems
-            except (Died, AssertionError) as failure:
+            except (ChildDiedError, AssertionError) as failure:
                 told, lines = Counter(), [f"{type(failure).__name__} {failure}"]
             counts.update(told)
             problems += [f"{name} at call {k}: {line}" for line in lines]

@@ -8,8 +8,8 @@ from collections import Counter
 from time import sleep
 from typing import Any
 
-from twinrank_torture.processes import kill, scratch, start
 from twinrank_torture.processes import ask as ask_child
+from twinrank_torture.processes import kill, scratch, start
 from twinrank_torture.verify import verify
 from twinrank_torture.workload import acknowledged, allowed_states, make_steps, work
 

@@ -19,7 +19,7 @@ NOTHING, COUNT, EXIT, FAIL, FAIL_ON, SHORT, LOCKS = range(7)
 """What the shim does, as shim.c numbers it."""
 
 
-class Died(Exception):
+class ChildDiedError(Exception):
     """A child ended without an answer; holds its status."""
 
 
@@ -57,7 +57,7 @@ def start(function: Callable[..., object], *arguments: object) -> int:
 
 
 def ask(function: Callable[..., Any], *arguments: object) -> Any:
-    """What the function returns in a child of its own; raises Died where the child ended without an answer."""
+    """What the function returns in a child of its own; raises ChildDiedError where the child ended without an answer."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -68,7 +68,7 @@ def ask(function: Callable[..., Any], *arguments: object) -> Any:
         answer = pipe.read()
     _, status = os.waitpid(child, 0)
     if not answer:
-        raise Died(os.waitstatus_to_exitcode(status))
+        raise ChildDiedError(os.waitstatus_to_exitcode(status))
     good, value = pickle.loads(answer)
     if not good:
         raise AssertionError(value)

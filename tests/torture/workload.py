@@ -23,7 +23,9 @@ from twinrank.types import Document, Side, Tokens, Vectors
 
 State = Mapping[str, Document]
 
-WORDS = "river stone cloud copper lantern orchard violin harbour meadow thunder saddle ribbon candle falcon marble".split()
+WORDS = (
+    "river", "stone", "cloud", "copper", "lantern", "orchard", "violin", "harbour", "meadow", "thunder", "saddle", "ribbon",
+)  # fmt: skip
 DIMENSION = 16
 
 
