@@ -28,6 +28,7 @@ FLOORS = [
     {"ingest", "loaded", "learned", "views"},
     {"derived", "migration"},
     {"assembly"},
+    {"calibrated"},
     {"collection"},
     {"following", "archive"},
     {"evaluate"},

@@ -82,7 +82,7 @@ class Ladder:
         """`fitted`: the confidences of the queries fitted on; then those of the held-out ones, and which answers are wrong."""
         sure, failed = _checked(confidences, wrong)
         grid = np.quantile(np.asarray(fitted, np.float64), 1 - np.arange(1, STEPS) / STEPS, method="inverted_cdf")
-        thresholds = [*np.unique(grid)[::-1].tolist(), 0.0]  # 0 answers everything
+        thresholds = np.unique([*np.maximum(grid, 0), 0.0])[::-1].tolist()  # 0 answers whatever finds anything
         reached = [sure >= threshold for threshold in thresholds]
         return cls(
             tuple(thresholds),
@@ -98,7 +98,7 @@ class Ladder:
         rejected where the Clopper-Pearson bound is within `risk`, in a fixed sequence from high thresholds to low ones, which
         ends with the first that stays. Several starts share 1 − confidence: a high threshold answers too few to be tested.
         """
-        _check_share("a risk", risk)
+        check_share("a risk", risk)
         share = (1 - confidence) / len(STARTS)
         allowed = None
         for start in STARTS:
@@ -164,7 +164,8 @@ def _at_most(successes: int, trials: int, chance: float) -> float:
     return float(np.exp(logs + rows * math.log(chance) + (trials - rows) * math.log1p(-chance)).sum())
 
 
-def _check_share(name: str, value: float) -> None:
+def check_share(name: str, value: float) -> None:
+    """CalibrationError where a value is no share."""
     if not 0 < value < 1:  # NaN included
         raise CalibrationError(f"{name} is a share between 0 and 1, both left out, such as 0.05; got {value}")
 

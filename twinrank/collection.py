@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from twinrank import learned
 from twinrank.assembly import Assembly
+from twinrank.calibrated import Calibrated, identity
 from twinrank.derived import Derived, one_at_a_time
 from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import CollectionError, CollectionReadOnlyError, ModelMismatchError, QueryError, RecipeError, StorageError
@@ -27,6 +28,7 @@ from twinrank.migration import MIGRATED, Migration
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.search import filters
+from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
 from twinrank.search.pipeline import Pipeline, Trace, Traced
@@ -36,7 +38,7 @@ from twinrank.status import CheckReport, Status, ViewStatus
 from twinrank.stopping import Rule
 from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, View, make_folder
 from twinrank.text import Analyzer, counted, normalize
-from twinrank.types import Document, Encoder, Hit, Keys, Membership, Ranking, Vectors
+from twinrank.types import Document, Encoder, Hit, Keys, Membership, Not, Ranking, Vectors
 from twinrank.views import add_view, check_view, is_kept, make_views
 
 RECIPE = "recipe.toml"
@@ -88,6 +90,7 @@ class Collection:
             self.store.set_meta("passages", chosen.stored)
         self._noted: set[str] = set()
         self._lock = threading.RLock()
+        self._calibrated = Calibrated(self.path, self._note_once)
         self._use(chosen, loaded)
 
     def _use(self, recipe: Recipe, loaded: Loaded) -> None:
@@ -270,38 +273,63 @@ class Collection:
 
     # -- asking ----------------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, k: int = 10, *, where: str | None = None, deadline: float | None = None) -> Results:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        deadline: float | None = None,
+        min_probability: float | None = None,
+        risk: float | None = None,
+    ) -> Results:
         """Find the `k` best documents for a query, each with its best passage.
 
         `where` is a condition over fields, such as "year >= 2015 and lang = 'en'"; it chooses the documents before the
         search, so that `k` of them are found where there are as many. `deadline` is in milliseconds from now: reranking stops
         in time for it, and the answer's certificates say how far it came. Raises QueryError for an empty query, a `k` below 1
         or a deadline below 0, FilterError for a condition that does not parse or names a field that no document has.
+
+        Where the collection was calibrated, hits have a probability of relevance, as far down as it was fitted.
+        `min_probability` leaves out hits below it and hits without one. `risk` leaves out everything where the answer is too
+        unsure: of the queries that are answered, at most this share gets hits of which none is relevant. The verdict of the
+        results tells. Raises CalibrationError where no calibration belongs to the recipe, or none can promise this risk.
         """
         started = perf_counter()
         text = _check_query(query, k)
         if deadline is not None and not 0 <= deadline < float("inf"):
             raise QueryError(f"a deadline is in milliseconds from now, 0 or more; got {deadline!r}")
+        wish = Wish(min_probability, risk)
         asked = Asked(k, None if deadline is None else started + deadline / 1000)
         condition = None if where is None else filters.parse(where)
         self._derived.refresh()
         allowed = None if condition is None else self.store.select(condition)
         available = self.store.count_passages() if allowed is None else len(allowed)
+        calibration = self._calibrated.get(self._assembly, needed=bool(wish))
         if available == 0:
-            return Results(query, (), perf_counter() - started)
+            verdict = calibration.answer((), k, wish)[1] if calibration else None
+            return Results(query, (), perf_counter() - started, verdict=verdict)
         pipeline = self.pipeline()
         ranking, trace = pipeline.run(text, allowed, asked)
-        hits = self._hits(ranking, k, trace)
+        chances: dict[int, float] = {}
+        if calibration is not None:
+            evidence = gather(pipeline, trace, self._best_passages(ranking), text)
+            found = calibration.probabilities(evidence, features_of(pipeline))
+            chances = dict(zip(evidence.keys.tolist(), found.tolist(), strict=False))
+        hits = self._hits(ranking, k, trace, chances)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
         depth = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
-            hits = self._hits(pipeline.run_behind(ranking, text, depth, allowed), k, trace)
+            hits = self._hits(pipeline.run_behind(ranking, text, depth, allowed), k, trace, chances)
+        verdict = None
+        if calibration is not None:
+            hits, verdict = calibration.answer(hits, k, wish)
         stages = [(traced.stage, traced.seconds) for traced in trace.stages]
         if pipeline.rewrite is not None:
             stages.insert(0, (pipeline.rewrite.name, trace.rewriting))
         certificates = tuple(trace.certificates)
-        return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)), certificates)
+        return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)), certificates, verdict)
 
     def pipeline(self, recipe: Recipe | None = None) -> Pipeline:
         """The stages that answer a query, over the documents as they are now; by another recipe where one is given.
@@ -310,6 +338,31 @@ class Collection:
         """
         assembly = self._assembly if recipe is None else replace(self._assembly, recipe=recipe)
         return assembly.pipeline(self._derived.refresh())
+
+    def evidence(self, query: str, depth: int, *, without: Sequence[str] = ()) -> tuple[Evidence, list[str]]:
+        """What a calibration looks at: the first `depth` documents of a search without certain documents, and their ids."""
+        text = _check_query(query, depth)
+        allowed = self.store.select(Not(Membership("id", tuple(without)))) if without else None
+        pipeline = self.pipeline()
+        if not (len(self) if allowed is None else len(allowed)):
+            return Evidence(np.empty(0, np.int64), np.empty((0, len(features_of(pipeline))))), []
+        ranking, trace = pipeline.run(text, allowed)
+        evidence = gather(pipeline, trace, self._best_passages(ranking), text).top(depth)
+        info = self.store.document_info(evidence.keys)
+        return evidence, [info[key].id if key in info else "" for key in evidence.keys.tolist()]
+
+    def features(self) -> list[Feature]:
+        """The names of what `evidence` holds, in the order of its columns."""
+        return features_of(self.pipeline())
+
+    def identity(self) -> dict[str, str]:
+        """What a calibration that is fitted now belongs to, part by part."""
+        return identity(self._assembly)
+
+    def keep_calibration(self, calibration: Calibration) -> None:
+        """Give hits probabilities by this calibration from now on, in place of the one before."""
+        with self._writing():
+            self._calibrated.keep(calibration)
 
     def learn_stopping(
         self, queries: Iterable[str] | None = None, *, progress: Callable[[int], None] | None = None
@@ -389,7 +442,7 @@ class Collection:
         """Where `text` holds words of `query`, as the word index sees them: character spans, in order."""
         return marks(normalize(text), normalize(query), self.analyzer.spans)
 
-    def _hits(self, ranking: Ranking, k: int, trace: Trace) -> tuple[Hit, ...]:
+    def _hits(self, ranking: Ranking, k: int, trace: Trace, chances: Mapping[int, float] | None = None) -> tuple[Hit, ...]:
         """Group passages by document, each standing where its best one does; equal scores by id, descending (trec_eval)."""
         ranking = self._best_passages(ranking)
         if len(ranking) > k:  # keep what ties with the k-th, so that the rule for ties decides
@@ -415,6 +468,7 @@ class Collection:
                     end=passage.end,
                     fields=document.fields,
                     source=document.source,
+                    probability=(chances or {}).get(int(keys[i])),
                     stages=trace.scores(int(keys[i])),
                 )
             )

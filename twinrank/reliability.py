@@ -16,6 +16,9 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 Places: TypeAlias = npt.NDArray[np.int64]
 
 BINS = 15
+PAIRS_A_BIN = 20
+"""With fewer pairs there are fewer bins: a share of a handful is noise."""
+
 REPLICATES = 500
 
 
@@ -67,6 +70,7 @@ def judge(
     independent.
     """
     chances, flags, owners = _checked(probabilities, relevant, queries)
+    bins = min(bins, max(2, len(chances) // PAIRS_A_BIN))
     random = np.random.default_rng(seed)
     parts = binned(chances, flags, bins)
     base = float(flags.mean())

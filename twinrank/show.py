@@ -38,6 +38,7 @@ def results_as_json(results: Results, explain: bool) -> dict[str, Any]:
         "stages": [{"stage": name, "seconds": seconds} for name, seconds in results.stages],
         "notes": list(results.notes),
         "certificates": [dataclasses.asdict(certificate) for certificate in results.certificates],
+        "verdict": None if results.verdict is None else dataclasses.asdict(results.verdict),
         "hits": hits,
     }
 
@@ -53,7 +54,9 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     for hit in results:
         marked = collection.marks(results.query, hit.text)
-        head = Text.assemble(f"{hit.rank:>2}  ", (f"{hit.score:.3f}  ", "green"), (hit.title or hit.id, "bold"))
+        chance = "" if hit.probability is None else f"{hit.probability:.0%}  "
+        shown = (f"{hit.score:.3f}  ", "green"), (chance, "magenta"), (hit.title or hit.id, "bold")
+        head = Text.assemble(f"{hit.rank:>2}  ", *shown)
         console.print(head)
         console.print(_snippet(hit.text, marked))
         place = hit.id if hit.source in ("", hit.id) else f"{hit.id}  {hit.source}"
@@ -63,8 +66,12 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
                 found = "not found" if stage.rank is None else f"score {stage.score:.4f}, rank {stage.rank}"
                 console.print(Text(f"    {stage.stage}: {found}", style="cyan"))
         console.print()
-    if not len(results):
+    if results.verdict is not None and not results.verdict.answered:
+        console.print("nothing relevant found")
+    elif not len(results):
         console.print("nothing found")
+    if results.verdict is not None:
+        note(str(results.verdict))
     milliseconds = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in results.stages)
     if explain:
         for certificate in results.certificates:

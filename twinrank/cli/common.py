@@ -46,5 +46,11 @@ def tell(collection: Collection) -> None:
     collection.notices.clear()
 
 
+def default_split(data: Path) -> str:
+    """dev, or train, or whatever judgments there are: what is to be chosen by is not the test split, where there is another."""
+    splits = sorted(path.stem for path in data.glob("qrels/*.tsv"))
+    return next((split for split in ("dev", "train", *splits) if split in splits), "dev")
+
+
 def recipe_name(recipe: str) -> str:
     return Path(recipe).stem if recipe.endswith(".toml") else recipe

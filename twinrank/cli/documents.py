@@ -67,6 +67,8 @@ def add(sources: tuple[str, ...], folder: str, prune: bool, as_json: bool) -> No
 @click.option("--where", metavar="EXPR", help="A condition over fields: \"year >= 2015 and lang = 'en'\".")
 @recipe_option
 @click.option("--deadline", type=click.FloatRange(min=0), metavar="MS", help="Milliseconds by which reranking has to end.")
+@click.option("--min-probability", type=float, metavar="P", help="Leave out hits that are less likely to be relevant.")
+@click.option("--risk", type=float, metavar="R", help="Answer only where at most this share of answers holds nothing relevant.")
 @click.option("--explain", is_flag=True, help="Show what each stage made of each hit, and its time.")
 @json_option
 def search(
@@ -76,6 +78,8 @@ def search(
     where: str | None,
     recipe: str | None,
     deadline: float | None,
+    min_probability: float | None,
+    risk: float | None,
     explain: bool,
     as_json: bool,
 ) -> None:
@@ -85,7 +89,7 @@ def search(
     twinrank search "merge two sorted lists" -k 3 --where "kind = 'function'" --explain
     """
     with open_collection(folder, recipe=recipe) as collection, truncation_as_note():
-        results = collection.search(query, k, where=where, deadline=deadline)
+        results = collection.search(query, k, where=where, deadline=deadline, min_probability=min_probability, risk=risk)
         tell(collection)
         for told in results.notes:
             note(told)

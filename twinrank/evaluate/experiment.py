@@ -75,7 +75,7 @@ def evaluate(
     filled: set[Path] = set()
     outcomes, documents, unknown = {}, 0, 0
     for name, recipe in recipes.items():
-        place = _place(dataset, recipe, folder)
+        place = place_of(dataset, recipe, folder)
         with Collection(place, recipe=recipe) as collection:
             if place not in filled:
                 report = collection.add(dataset.documents(), progress=partial(told, "documents"))
@@ -88,7 +88,7 @@ def evaluate(
     return Experiment(dataset.name, dataset.split, documents, len(judged), unknown, outcomes)
 
 
-def _place(dataset: Dataset, recipe: Recipe, folder: Path | None) -> Path:
+def place_of(dataset: Dataset, recipe: Recipe, folder: Path | None = None) -> Path:
     """The collection's folder: one for each state of the corpus and way of storing it."""
     corpus = Path(dataset.corpus).resolve()
     facts = corpus.stat()

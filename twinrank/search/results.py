@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from twinrank.search.calibrate import Verdict
 from twinrank.search.rerank import Certificate
 from twinrank.types import Hit
 
@@ -23,6 +24,8 @@ class Results(Sequence[Hit]):
     """What the searcher should know: a query that was cut, an index that was rebuilt."""
     certificates: tuple[Certificate, ...] = ()
     """For each rerank how much of it was done, why it ended there, and what that puts at risk."""
+    verdict: Verdict | None = None
+    """Whether this is an answer, where a risk or a least probability was asked for."""
 
     def __len__(self) -> int:
         return len(self.hits)
