@@ -24,6 +24,10 @@ reference: $(VENV)/tested
 	$(PIP) install ".[reference]"
 	$(BIN)/python -m pytest tests/models
 
+# The engine's tests and its fuzz target under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/tested
+	PYTHON=$(BIN)/python engine/sanitize.sh
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade "pip>=25.1"
