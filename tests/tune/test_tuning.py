@@ -22,7 +22,7 @@ from twinrank.tune.tuning import Budget, Limits, Tuning, tune
 pytest.importorskip("optuna")
 pytestmark = pytest.mark.filterwarnings("ignore::twinrank.errors.TruncationWarning")
 
-BUDGET = Budget(trials=12, folds=3, timed_queries=10)
+BUDGET = Budget(trials=12, folds=3, finalists=2, timed_queries=10)
 WORDS = Recipe(encoder=EncoderSettings("none"))
 
 

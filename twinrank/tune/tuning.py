@@ -35,7 +35,6 @@ from twinrank.tune.space import MAXSIM, Space, default_knobs, describe, stages_o
 LEAST_QUERIES = 20
 """Below that a fold has too few queries for a standard error to mean anything."""
 
-FINALISTS = 6
 ROUNDS = 6
 """Measuring goes on until what would be chosen has been measured, at most so often."""
 
@@ -74,14 +73,16 @@ class Budget:
     trials: int = 200
     folds: int = 5
     seed: int = 0
+    finalists: int = 6
+    """Pipelines of the front that are measured; the default, the pick and what it is compared with come on top."""
     timed_queries: int = 100
     sampler: Sampler = DEFAULT_SAMPLER
 
     def __post_init__(self) -> None:
-        if self.trials < 1 or self.folds < 2 or self.timed_queries < 1:
+        if min(self.trials, self.finalists, self.timed_queries) < 1 or self.folds < 2:
             raise InputError(
-                "tuning takes at least 1 trial, 2 folds and 1 query to time; "
-                f"got {self.trials}, {self.folds} and {self.timed_queries}"
+                "tuning takes at least 1 trial, 2 folds, 1 finalist and 1 query to time; "
+                f"got {self.trials}, {self.folds}, {self.finalists} and {self.timed_queries}"
             )
 
 
@@ -243,7 +244,7 @@ class _Run:
     def _choose(self, figures: Mapping[Recipe, Figures], folds: Sequence[np.ndarray], tried: Sequence[list[Recipe]]) -> Choice:
         """Choose by what was measured or is expected of the clock; measure what was chosen; until nothing new is chosen."""
         qualities = {recipe: float(values.mean()) for recipe, values in figures.items()}
-        self._measure(finalists(qualities, self.cost, [self.default], count=FINALISTS))
+        self._measure(finalists(qualities, self.cost, [self.default], count=self.budget.finalists))
         everything = {**{recipe: self.judge.judged[recipe] for part in tried for recipe in part}, **figures}
         for round_ in range(ROUNDS + 1):
             last = round_ == ROUNDS
