@@ -18,7 +18,15 @@ from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated, identity
 from twinrank.derived import Derived, one_at_a_time
 from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
-from twinrank.errors import CollectionError, CollectionReadOnlyError, ModelMismatchError, QueryError, RecipeError, StorageError
+from twinrank.errors import (
+    CollectionError,
+    CollectionReadOnlyError,
+    ModelMismatchError,
+    QueryError,
+    RecipeError,
+    StorageError,
+    TwinrankError,
+)
 from twinrank.files import replace_file
 from twinrank.index.vectors import VectorIndex
 from twinrank.ingest import AddReport, Ingest
@@ -44,6 +52,9 @@ from twinrank.views import add_view, check_view, is_kept, make_views
 RECIPE = "recipe.toml"
 WRITER_PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
+
+TRIES = 10
+"""How often a search is begun again because somebody wrote meanwhile, before it makes writers wait."""
 
 LONGEST_QUERY = 65_536
 """Characters; a text beyond that is a document, not a query."""
@@ -295,11 +306,28 @@ class Collection:
         unsure: of the queries that are answered, at most this share gets hits of which none is relevant. The verdict of the
         results tells. Raises CalibrationError where no calibration belongs to the recipe, or none can promise this risk.
         """
+        return self._in_one_state(lambda: self._search(query, k, where, deadline, Wish(min_probability, risk)))
+
+    def _in_one_state(self, ask: Callable[[], Results]) -> Results:
+        """What is found in one committed state: where somebody wrote meanwhile, it is looked for again."""
+        for _ in range(TRIES):
+            before = self.store.sequence()
+            try:
+                results = ask()
+            except TwinrankError:
+                if self.store.sequence() == before:
+                    raise
+            else:
+                if self.store.sequence() == before:
+                    return results
+        with self._writing():  # they write without a pause, and wait for once
+            return ask()
+
+    def _search(self, query: str, k: int, where: str | None, deadline: float | None, wish: Wish) -> Results:
         started = perf_counter()
         text = _check_query(query, k)
         if deadline is not None and not 0 <= deadline < float("inf"):
             raise QueryError(f"a deadline is in milliseconds from now, 0 or more; got {deadline!r}")
-        wish = Wish(min_probability, risk)
         asked = Asked(k, None if deadline is None else started + deadline / 1000)
         condition = None if where is None else filters.parse(where)
         self._derived.refresh()

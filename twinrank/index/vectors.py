@@ -352,7 +352,8 @@ class VectorIndex:
         with self._lock:
             there = key_array[self._rows_of(self._state, key_array) >= 0]
             self._take_in(there)
-            self._unsaved.update(dict.fromkeys(there.tolist(), False))
+            # Those too that are not here: another process may have added them to the log on disk.
+            self._unsaved.update(dict.fromkeys(key_array.tolist(), False))
 
     def _take_in(
         self, removed: Keys, keys: Keys | None = None, vectors: Vectors | None = None, codes: Codes | None = None
