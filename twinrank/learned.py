@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from twinrank.errors import InputError
+from twinrank.errors import IndexDamagedError, InputError
 from twinrank.recipe import Recipe
 from twinrank.search.anytime import Anytime
 from twinrank.search.pipeline import Pipeline
@@ -84,10 +84,19 @@ def find(store: Store, number: int, belongs: Belongs) -> tuple[Rule | None, str]
         return None, f"what was learned is for the reranker {told['reranker']}, this one is {belongs.reranker}; {again}"
     if told["first_stage"] != belongs.first_stage:
         return None, f"what was learned is for another first stage ({told['first_stage']}, not {belongs.first_stage}); {again}"
-    changes, passages = store.sequence() - int(told["sequence"]), store.count_passages()
-    if abs(changes) > CHANGED * max(int(told["passages"]), 1):
-        return None, f"{changes:,} changes since it was learned, with {passages:,} passages now; {again}"
+    since, now, then = int(told["sequence"]), store.sequence(), int(told["passages"])
+    if since != now and _changed(store, since, now) > CHANGED * max(then, 1):
+        return None, f"more than {CHANGED:.0%} of the {then:,} passages changed since it was learned; {again}"
     return rule, ""
+
+
+@lru_cache(maxsize=16)
+def _changed(store: Store, since: int, now: int) -> float:
+    """How many passages were added or removed between two states; infinity where the log cannot tell."""
+    try:
+        return len(store.changes_since(since))
+    except IndexDamagedError:
+        return float("inf")
 
 
 @lru_cache(maxsize=16)

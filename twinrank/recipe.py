@@ -303,13 +303,13 @@ def _check_rerank(stage: RerankSettings) -> None:
     _check_range("rerank, max_tokens", stage.max_tokens, 0, 1_000_000)
     if not 0 <= stage.risk < 1:
         raise RecipeError(f"rerank, risk: expected 0 (a full rerank) to below 1, got {stage.risk}")
+    if stage.kind == "maxsim" and (stage.risk or stage.top or stage.tokens or stage.max_tokens):
+        raise RecipeError("rerank: maxsim scores all candidates within a millisecond; leave risk, top, tokens and max_tokens")
     if stage.risk and stage.mix < 1:
         raise RecipeError(
             f"rerank: risk = {stage.risk} stops before every candidate is scored, and weight = {stage.mix} mixes scores that "
             "are spread over all of them; leave one of the two"
         )
-    if stage.kind == "maxsim" and (stage.risk or stage.top or stage.tokens or stage.max_tokens):
-        raise RecipeError("rerank: maxsim scores all candidates within a millisecond; leave risk, top, tokens and max_tokens")
     if stage.kind == "cross-encoder" and not stage.model:
         raise RecipeError('rerank: model is missing; name a cross-encoder, or rerank by kind = "maxsim"')
     if stage.kind == "maxsim" and stage.model:
