@@ -1,6 +1,6 @@
 """Tuned pipelines beside single architectures: chosen on train or dev queries, judged on test queries that had no part in it.
 
-python bench/tuning.py [--data FOLDER] [--reranker FOLDER] [--deadline 50] [--trials 100] [--only NAME …] [--json FILE]
+python bench/tuning.py [--data FOLDER] [--reranker FOLDER] [--deadline 50] [--clock wall] [--trials 100] [--only NAME …]
 
 A set with a test split alone is cut in two by a hash of the query ids. The reranker is left out where it was trained on the
 set or its kin (squad_sent, xquadr_en, debian_desc, pubmedqa_l). Passages have 256 tokens throughout. Ends with the table of
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=cache)
     parser.add_argument("--reranker", type=Path, default=None)
     parser.add_argument("--deadline", type=float, default=50.0)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--tuned", type=int, default=400, help="queries to tune on at most, the first by their ids' hashes")
     parser.add_argument("--tested", type=int, default=1000, help="queries to judge by at most")
@@ -66,13 +67,15 @@ def judge_set(given: argparse.Namespace, name: str) -> dict[str, object]:
     base = Recipe()
     space = Space(base, default_knobs(base, rerankers=rerankers)).with_values("passages.size", ["256"])
     space = space.with_values("cross-encoder.candidates", ["0", "10", "20"] if rerankers else ["0"])
-    tuning = tune(tuning_part, Limits(given.deadline), base=base, space=space, budget=Budget(trials=given.trials))
+    tuning = tune(
+        tuning_part, Limits(given.deadline), base=base, space=space, budget=Budget(trials=given.trials, clock=given.clock)
+    )
     print(table(tuning), "\n", flush=True)
     outputs = Outputs(test_part, tokens=TokenSettings())
     try:
         judge = Judge(outputs, test_part.queries, test_part.qrels)
         pick = judge(tuning.choice.recipe)
-        measured = measure([tuning.choice.recipe], judge)[tuning.choice.recipe]
+        measured = measure([tuning.choice.recipe], judge, clock=given.clock)[tuning.choice.recipe]
         others = {label: difference(pick, judge(recipe)) for label, recipe in singles(rerankers).items()}
         row: dict[str, object] = {
             "set": name,

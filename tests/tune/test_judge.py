@@ -14,7 +14,7 @@ from twinrank.readers import Dataset, read_dataset
 from twinrank.recipe import Recipe, RetrieveSettings, TokenSettings
 from twinrank.tune.judge import DEPTH, Judge
 from twinrank.tune.outputs import Outputs
-from twinrank.tune.space import Space, default_knobs
+from twinrank.tune.space import Space, changed, default_knobs
 
 pytestmark = pytest.mark.filterwarnings("ignore::twinrank.errors.TruncationWarning")  # the tiny model has few words
 
@@ -108,3 +108,19 @@ def test_real_queries_are_ranked_as_a_search_ranks_them(shared_data: Path, minil
         found = {query: list(documents) for query, documents in live(judge, recipe).items()}
         assert found == {query: judge.found(recipe, text) for query, text in judge.queries.items()}
     outputs.close()
+
+
+def test_a_query_is_rewritten_once_for_all_pipelines(judge: Judge, base: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    from twinrank.loaded import Loaded
+    from twinrank.search.rewrite import Rewrite
+
+    rewritten = []
+
+    def change(query: str) -> str:
+        rewritten.append(query)
+        return f"{query} honey"
+
+    monkeypatch.setattr(Loaded, "rewrite", Rewrite("sweeten", change))
+    for constant in (11, 12):
+        judge(changed(changed(base, "fuse.method", "rank"), "fuse.constant", constant))
+    assert sorted(rewritten) == sorted(set(judge.queries.values()))

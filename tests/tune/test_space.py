@@ -96,6 +96,14 @@ def test_words_alone_have_one_source_and_no_late_interaction() -> None:
     assert {stages_of(space.recipe(drawn(seed, space))) for seed in range(20)} == {("words",)}
 
 
+def test_the_bases_reranker_is_varied_with_what_no_knob_turns_kept() -> None:
+    base = Recipe(rerank=(RerankSettings(model="mine", windows=True),))
+    space = Space(base, default_knobs(base))
+    stages = {stage for seed in range(40) for stage in space.recipe(drawn(seed, space)).rerank if stage.model}
+    assert {(stage.model, stage.windows) for stage in stages} == {("mine", True)}
+    assert len({stage.candidates for stage in stages}) > 1
+
+
 def test_changing_one_key_leaves_the_others() -> None:
     recipe = changed(Recipe(), "retrieve.words", 7)
     assert (recipe.retrieve.words, recipe.retrieve.vectors, recipe.fuse) == (7, 100, Recipe().fuse)

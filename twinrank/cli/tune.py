@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--vary", multiple=True, metavar="KNOB=V,V", help="The values of one knob; a single one fixes it; repeatable.")
 @click.option("--trials", type=int, default=200, show_default=True, help="Pipelines to try, for the whole and for every fold.")
 @click.option("--folds", type=int, default=5, show_default=True, help="Parts of the queries for cross-validation.")
+@click.option(
+    "--clock", type=click.Choice(["wall", "cpu"]), default="wall", show_default=True, help="cpu: for a machine that is busy."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed tries the same pipelines.")
 @click.option("-c", "--collection", metavar="DIR", help="Write the pick to its recipe.toml; start from what is there.")
 @click.option("--write", metavar="FILE", help="Write the pick to a recipe file.")
@@ -42,6 +45,7 @@ def tune(
     vary: tuple[str, ...],
     trials: int,
     folds: int,
+    clock: Literal["wall", "cpu"],
     seed: int,
     collection: str | None,
     write: str | None,
@@ -62,7 +66,7 @@ def tune(
 
     if collection is not None and write is not None:
         raise click.UsageError("-c and --write both say where the recipe goes; give one of them")
-    limits, budget = Limits(deadline, memory, min_ndcg), Budget(trials=trials, folds=folds, seed=seed)
+    limits, budget = Limits(deadline, memory, min_ndcg), Budget(trials=trials, folds=folds, seed=seed, clock=clock)
     target = _target(collection, write)
     base = Recipe.load(target) if collection is not None and target is not None else Recipe()
     dataset = read_dataset(Path(data), split=split or _split(Path(data)))

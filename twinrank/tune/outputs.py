@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from twinrank.recipe import Recipe, RerankSettings, TokenSettings
 from twinrank.search.pipeline import Pipeline
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource
+from twinrank.search.rewrite import Rewrite
 from twinrank.types import Keys, Ranking, Scores
 
 INDEXES = "index"
@@ -140,6 +142,7 @@ class Outputs:
         self._documents: dict[str, Documents] = {}
         self._sources: dict[tuple[Any, ...], RememberedSource] = {}
         self._scores: dict[tuple[Any, ...], RememberedScores] = {}
+        self._changes: dict[str, Callable[[str], str]] = {}
 
     def close(self) -> None:
         for collection in self._collections.values():
@@ -214,6 +217,7 @@ class Outputs:
                 self._remembered_stage(stage, settings, storage)
                 for stage, settings in zip(pipeline.rerank, recipe.rerank, strict=True)
             ],
+            rewrite=None if pipeline.rewrite is None else self._remembered_rewrite(pipeline.rewrite),
         )
 
     def _remembered(self, source: IndexSource[Any], recipe: Recipe, storage: tuple[Any, ...]) -> Any:
@@ -223,6 +227,9 @@ class Outputs:
     def _remembered_stage(self, stage: Rerank, settings: RerankSettings, storage: tuple[Any, ...]) -> Rerank:
         asked = (settings.kind, settings.model, settings.windows, settings.max_tokens, *storage)
         return replace(stage, score=self._scores.setdefault(asked, RememberedScores(stage.score)))
+
+    def _remembered_rewrite(self, rewrite: Rewrite) -> Rewrite:
+        return replace(rewrite, change=self._changes.setdefault(rewrite.name, cache(rewrite.change)))
 
     @property
     def pairs(self) -> int:

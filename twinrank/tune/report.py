@@ -40,6 +40,8 @@ def _rows(tuning: Tuning) -> Iterator[str]:
     for row in [header, *rows]:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         yield "  ".join(cells).rstrip()
+    if tuning.clock == "cpu":
+        yield "ms are of the processor's time, all threads together"
     yield "* the pick, = the default, + on the measured front of quality against p95; differences with 95 % intervals"
 
 
@@ -103,6 +105,7 @@ def as_json(tuning: Tuning) -> dict[str, Any]:
         "rankings": tuning.rankings,
         "pairs": tuning.pairs,
         "seconds": dict(tuning.seconds),
+        "clock": tuning.clock,
         "detectable": tuning.detectable,
         "pick": {
             "recipe": tuning.choice.recipe.to_toml(),

@@ -67,13 +67,15 @@ SPECIAL = (
 def default_knobs(base: Recipe, models: Sequence[str] = (), rerankers: Sequence[str] = ()) -> tuple[Knob, ...]:
     """Every knob there is, in the order in which they are drawn. One with a single value stays as it is, unless asked for.
 
-    `models` are encoders to try beside the base's, `rerankers` cross-encoders. What needs every document encoded again
+    `models` are encoders and `rerankers` cross-encoders to try beside the base's. What needs every document encoded again
     (model, passages, number format) is varied only where it is worth hours: sizes of passages, and the models named.
     """
     encoders = tuple(dict.fromkeys([base.encoder.model, *models]))
     sources = SOURCES if base.encoder.model != "none" else ("words",)
     languages = tuple(dict.fromkeys([base.words.language, "none"]))
     has_encoder = base.encoder.model != "none"
+    read_by = [stage.model for stage in base.rerank if stage.kind == "cross-encoder"]
+    readers = tuple(dict.fromkeys([*read_by, *rerankers]))
     knobs = [
         Knob("encoder.model", encoders),
         Knob("encoder.precision", (base.encoder.precision,)),
@@ -90,8 +92,8 @@ def default_knobs(base: Recipe, models: Sequence[str] = (), rerankers: Sequence[
         Knob("maxsim.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(MAXSIM)),
         Knob("tokens.format", ((base.tokens or TokenSettings()).format,), above_zero(MAXSIM)),
         Knob("tokens.pooling", ((base.tokens or TokenSettings()).pooling,), above_zero(MAXSIM)),
-        Knob(CROSS, (0, 10, 20, 50, 100) if rerankers else (0,)),
-        Knob("cross-encoder.model", tuple(rerankers) or ("",), above_zero(CROSS)),
+        Knob(CROSS, (0, 10, 20, 50, 100) if readers else (0,)),
+        Knob("cross-encoder.model", readers or ("",), above_zero(CROSS)),
         Knob("cross-encoder.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(CROSS)),
         Knob("cross-encoder.max_tokens", (0,), above_zero(CROSS)),
     ]
@@ -149,19 +151,21 @@ class Space:
             recipe = replace(recipe, fuse=self.base.fuse)
         if "fuse.weights.vectors" in values:
             recipe = changed(recipe, "fuse.weights.words", round(1 - float(values["fuse.weights.vectors"]), 6))
-        return replace(recipe, rerank=_stages(values))
+        return replace(recipe, rerank=_stages(values, self.base))
 
 
-def _stages(values: Values) -> tuple[RerankSettings, ...]:
-    """Late interaction first, the cross-encoder after it on what is left."""
+def _stages(values: Values, base: Recipe) -> tuple[RerankSettings, ...]:
+    """Late interaction first, the cross-encoder after it on what is left; what no knob turns is as in the base's stage."""
+    known = {(stage.kind, stage.model): stage for stage in base.rerank}
     stages = []
     if candidates := int(values.get(MAXSIM, 0)):
-        weight = float(values["maxsim.weight"])
-        stages.append(RerankSettings(kind="maxsim", candidates=candidates, weight=weight))
+        stage = known.get(("maxsim", ""), RerankSettings(kind="maxsim"))
+        stages.append(replace(stage, candidates=candidates, weight=float(values["maxsim.weight"])))
     if candidates := int(values.get(CROSS, 0)):
         model, weight = str(values["cross-encoder.model"]), float(values["cross-encoder.weight"])
+        stage = known.get(("cross-encoder", model), RerankSettings(model=model))
         limit = int(values["cross-encoder.max_tokens"])
-        stages.append(RerankSettings(model=model, candidates=candidates, weight=weight, max_tokens=limit))
+        stages.append(replace(stage, candidates=candidates, weight=weight, max_tokens=limit))
     return tuple(stages)
 
 

@@ -26,7 +26,7 @@ from twinrank.tune.choose import (
     one_step_earlier,
 )
 from twinrank.tune.costs import Costs, parameters
-from twinrank.tune.finalists import Measured, finalists, measure, pareto
+from twinrank.tune.finalists import Clock, Measured, finalists, measure, pareto
 from twinrank.tune.judge import Figures, Judge
 from twinrank.tune.outputs import Outputs
 from twinrank.tune.search import DEFAULT_SAMPLER, Sampler, load_optuna, search, starting_points
@@ -76,6 +76,7 @@ class Budget:
     finalists: int = 6
     """Pipelines of the front that are measured; the default, the pick and what it is compared with come on top."""
     timed_queries: int = 100
+    clock: Clock = "wall"
     sampler: Sampler = DEFAULT_SAMPLER
 
     def __post_init__(self) -> None:
@@ -135,6 +136,7 @@ class Tuning:
     """The difference in nDCG@10 that so many queries show in four cases of five, of the finalists from the default."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of every part of the work."""
+    clock: Clock = "wall"
 
     @property
     def pick(self) -> Finalist:
@@ -294,7 +296,9 @@ class _Run:
 
     def _measure(self, recipes: Sequence[Recipe]) -> None:
         progress = lambda done: self.told("searches", done)  # noqa: E731
-        self.measured.update(measure(recipes, self.judge, queries=self.budget.timed_queries, progress=progress))
+        self.measured.update(
+            measure(recipes, self.judge, queries=self.budget.timed_queries, clock=self.budget.clock, progress=progress)
+        )
 
     def _fits(self, recipe: Recipe) -> bool:
         memory = self.limits.memory
@@ -346,6 +350,7 @@ class _Run:
             pairs=judge.outputs.pairs,
             detectable=float(np.median(errors)) if errors else 0.0,
             seconds=self.seconds,
+            clock=self.budget.clock,
         )
 
     def _steps(self, pick: Recipe) -> Iterator[Step]:
