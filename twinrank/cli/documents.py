@@ -89,6 +89,8 @@ def search(
     twinrank search "merge two sorted lists" -k 3 --where "kind = 'function'" --explain
     """
     with open_collection(folder, recipe=recipe) as collection, truncation_as_note():
+        if deadline is not None:
+            collection.pipeline()  # opens the models, which is no part of searching
         results = collection.search(query, k, where=where, deadline=deadline, min_probability=min_probability, risk=risk)
         tell(collection)
         for told in results.notes:
