@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint reference sanitize clean
+.PHONY: demo test torture lint reference sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/01_python_docs.py
 
 test: $(VENV)/tested
 	$(BIN)/python -m pytest
+
+# Crashes, failing disks, flipped bits and many processes at full size: hours, where `make test` runs a slice of a minute.
+torture: $(VENV)/tested
+	$(BIN)/python tests/torture/drive.py all
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -67,6 +67,10 @@ class _Reader:
         interior, table = kind in (2, 5), kind in (5, 13)
         cells, size = self.number(head + 3, 2), 12 if interior else 8
         self.mark(head, head + size + 2 * cells)
+        free = self.number(head + 1, 2)
+        while free:  # blocks within the page that a removed cell left: their heads are counted by SQLite
+            self.mark(base + free, base + free + 4)
+            free = self.number(base + free, 2)
         for cell in range(cells):
             start = base + self.number(head + size + 2 * cell, 2)
             at = start
