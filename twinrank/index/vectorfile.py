@@ -132,13 +132,13 @@ class VectorFile:
         return np.asarray(found)
 
     def rows_of(self, keys: Keys) -> Rows:
-        """The row of each key (n,), or -1: (n,)"""
-        if not len(self.keys):
+        """The row of each of these ascending keys (n,), or -1: (n,)"""
+        if not len(self.keys) or not len(keys):
             return np.full(len(keys), -1, np.int64)
         first, last = int(self.keys[0]), int(self.keys[-1])
         if last - first + 1 == len(self.keys):  # without a gap, as the store gives them
             rows = keys - first
-            return np.where((rows >= 0) & (rows < len(self.keys)), rows, -1)
+            return rows if first <= keys[0] and keys[-1] <= last else np.where((rows >= 0) & (keys <= last), rows, -1)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[places] == keys, places, -1)
 

@@ -254,6 +254,8 @@ class VectorIndex:
                 rows, done = near.find(query, k, mask, filtered_breadth(near, again.depth)), again
         if len(rows) < min(k, done.passing):
             return self._scan(state, query, k, passing), replace(done, how="scan")
+        if not len(passing.tail):
+            return rows, done
         tail = self._scan(state, query, k, _Passing(np.empty(0, np.int64), passing.tail))
         return np.concatenate([rows, tail]), done
 
