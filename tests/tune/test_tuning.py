@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from click.testing import CliRunner
 from twinrank.cli import twinrank
 from twinrank.collection import Collection
 from twinrank.errors import InputError
+from twinrank.evaluate.memory import own_peak
 from twinrank.readers import Dataset
 from twinrank.recipe import EncoderSettings, Recipe
-from twinrank.tune.finalists import own_peak
+from twinrank.tune.page import page, plot
 from twinrank.tune.report import as_json, table, write_recipe
 from twinrank.tune.space import Space, default_knobs
 from twinrank.tune.tuning import Budget, Limits, Tuning, tune
@@ -75,6 +77,13 @@ def test_the_json_holds_recipes_that_can_be_read_back(tuning: Tuning) -> None:
     told = json.loads(json.dumps(as_json(tuning)))
     assert Recipe.parse(told["pick"]["recipe"]) == tuning.choice.recipe
     assert [Recipe.parse(row["recipe"]) for row in told["finalists"]] == [row.recipe for row in tuning.finalists]
+
+
+def test_the_page_holds_a_point_and_a_recipe_for_each_finalist_and_loads_nothing(tuning: Tuning) -> None:
+    shown = page(tuning)
+    assert shown.count("<details") == plot(tuning).count("<li>") == len(tuning.finalists)
+    assert plot(tuning).count("the pick: ") == 2  # in the plot and in the list below it
+    assert not re.search(r"(src|href)=|url\(", shown)
 
 
 def test_the_recipe_is_written_with_the_one_before_kept(tuning: Tuning, tmp_path: Path) -> None:
@@ -161,10 +170,12 @@ def test_the_command_writes_a_recipe_and_prints_json(judged_folder: Path, output
     target = tmp_path / "tuned.toml"
     code, out, told = command(
         judged_folder, outputs_folder, "--vary", "encoder.model=none", "--vary", "sources=words",
-        "--vary", "maxsim.candidates=0", "--vary", "passages.size=256", "--json", "--write", str(target),
+        "--vary", "maxsim.candidates=0", "--vary", "passages.size=256", "--json",
+        "--write", str(target), "--html", str(tmp_path / "report.html"),
     )  # fmt: skip
     assert code == 0, told
     assert Recipe.load(target) == Recipe.parse(json.loads(out)["pick"]["recipe"])
+    assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_unknown_knob_is_refused_by_the_command(judged_folder: Path, outputs_folder: Path) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("-c", "--collection", metavar="DIR", help="Write the pick to its recipe.toml; start from what is there.")
 @click.option("--write", metavar="FILE", help="Write the pick to a recipe file.")
 @click.option("--folder", metavar="DIR", help="Where what was encoded is kept for the next time (default: the user's cache).")
+@click.option("--html", metavar="FILE", help="Write the report with the plot and the recipes.")
 @json_option
 def tune(
     data: str,
@@ -50,6 +51,7 @@ def tune(
     collection: str | None,
     write: str | None,
     folder: str | None,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Try many pipelines on judged queries, measure the best, and write the one to take.
@@ -57,9 +59,11 @@ def tune(
     \b
     twinrank tune scifact/ --split train --deadline 50 --reranker cross-encoder/ms-marco-MiniLM-L6-v2 -c papers.twinrank
     """
+    from twinrank.files import replace_file
     from twinrank.readers import read_dataset
     from twinrank.recipe import Recipe
     from twinrank.tune import report
+    from twinrank.tune.page import page
     from twinrank.tune.space import Space, default_knobs
     from twinrank.tune.tuning import Budget, Limits
     from twinrank.tune.tuning import tune as run
@@ -92,6 +96,9 @@ def tune(
         click.echo(report.table(tuning))
         if target is None:
             click.echo(f"\n{tuning.choice.recipe.to_toml()}", nl=False)
+    if html is not None:
+        replace_file(Path(html), page(tuning))
+        note(f"the report is in {html}")
     if target is not None:
         _write(tuning, target, base, collection)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from twinrank.collection import Collection
-from twinrank.errors import TwinrankError
+from twinrank.evaluate.memory import peak_memory
+from twinrank.evaluate.page import Point, pareto_front
 from twinrank.recipe import Recipe
 from twinrank.tune.judge import DEPTH, Judge
 
@@ -81,39 +78,6 @@ def measure(
     }
 
 
-CHILD = """
-import json, sys
-from twinrank.collection import Collection
-from twinrank.recipe import Recipe
-place, recipe, queries = json.load(sys.stdin)
-with Collection(place, recipe=Recipe.parse(recipe), create=False) as collection:
-    for query in queries:
-        collection.search(query, 10)
-from twinrank.tune.finalists import own_peak
-print(own_peak())
-"""
-
-
-def peak_memory(place: Path, recipe: Recipe, queries: Sequence[str]) -> float:
-    """Megabytes at the peak of a process that opens the collection and answers these queries."""
-    given = json.dumps([str(place), recipe.to_toml(), list(queries)])
-    child = subprocess.run([sys.executable, "-c", CHILD], input=given, capture_output=True, text=True, check=False)
-    if child.returncode:
-        raise TwinrankError(f"a process that was to search {place} failed: {child.stderr.strip().splitlines()[-1]}")
-    return float(child.stdout)
-
-
-def own_peak() -> float:
-    """Megabytes that this process has held at most."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would count what the parent held when it forked
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-
-
 def finalists(
     judged: Mapping[Recipe, float], cost: Callable[[Recipe], float], always: Sequence[Recipe], *, count: int
 ) -> list[Recipe]:
@@ -129,8 +93,6 @@ def finalists(
 
 def pareto(quality: Mapping[Recipe, float], cost: Callable[[Recipe], float]) -> list[Recipe]:
     """Those that no other beats in quality at no more cost, cheapest first."""
-    front: list[Recipe] = []
-    for recipe in sorted(quality, key=lambda recipe: (cost(recipe), -quality[recipe])):
-        if not front or quality[recipe] > quality[front[-1]]:
-            front.append(recipe)
-    return front
+    recipes = list(quality)
+    points = [Point(str(number), cost(recipe), quality[recipe]) for number, recipe in enumerate(recipes)]
+    return [recipes[int(point.name)] for point in pareto_front(points)]

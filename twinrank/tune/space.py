@@ -165,7 +165,8 @@ def _stages(values: Values, base: Recipe) -> tuple[RerankSettings, ...]:
         model, weight = str(values["cross-encoder.model"]), float(values["cross-encoder.weight"])
         stage = known.get(("cross-encoder", model), RerankSettings(model=model))
         limit = int(values["cross-encoder.max_tokens"])
-        stages.append(replace(stage, candidates=candidates, weight=weight, max_tokens=limit))
+        risk = stage.risk if weight == 1 else 0.0  # mixed scores are spread over all candidates: none may be left out
+        stages.append(replace(stage, candidates=candidates, weight=weight, max_tokens=limit, risk=risk))
     return tuple(stages)
 
 
