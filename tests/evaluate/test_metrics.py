@@ -10,7 +10,7 @@ import pytest
 import pytrec_eval
 
 from twinrank.errors import InputError
-from twinrank.evaluate.metrics import measure, write_run
+from twinrank.evaluate.metrics import ceiling, check_measures, measure, write_run
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"d": 1}, "q3": {"a": 0}}
 
@@ -51,6 +51,30 @@ def test_measures_equal_trec_evals_on_random_runs_with_ties() -> None:
         assert measured["nDCG@10"][query] == pytest.approx(values["ndcg_cut_10"], abs=1e-9)
         assert measured["R@100"][query] == pytest.approx(values["recall_100"], abs=1e-9)
         assert measured["AP@100"][query] == pytest.approx(values["map_cut_100"], abs=1e-9)
+
+
+def test_scores_that_float32_does_not_tell_apart_are_a_tie_as_in_trec_eval() -> None:
+    qrels = {"q": {"a": 1}}
+    for run in ({"q": {"a": 1.0 + 1e-9, "b": 1.0}}, {"q": {"a": 1.0, "b": 1.0 + 1e-9}}, {"q": {"a": 1.001, "b": 1.0}}):
+        reference = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank", "ndcg_cut_10"}).evaluate(run)["q"]
+        assert measure(qrels, run, ["RR@10", "nDCG@10"]).means == {
+            "RR@10": pytest.approx(reference["recip_rank"]),
+            "nDCG@10": pytest.approx(reference["ndcg_cut_10"]),
+        }
+
+
+def test_the_ceiling_is_the_best_order_of_what_was_found() -> None:
+    run = {"q1": {"x": 3.0, "c": 2.0, "b": 1.0}, "q2": {"x": 1.0}}  # of q1's a and b, b alone was found; of q2 nothing
+    ideal = 2 / math.log2(2) + 1 / math.log2(3)
+    assert ceiling(QRELS, run, "nDCG@10") == pytest.approx((1 / ideal + 0) / 2)
+    assert ceiling(QRELS, {"q1": {"b": 2.0, "a": 1.0}, "q2": {"x": 2.0, "d": 1.0}}, "nDCG@10") == 1.0
+
+
+def test_unknown_measures_and_none_are_refused_before_anything_is_run() -> None:
+    check_measures(["nDCG@10", "P(rel=2)@5"])
+    for wrong in (["nDCG@10", "nDGC@10"], ["nDCG@x"], []):
+        with pytest.raises(InputError, match="nDCG@10"):
+            check_measures(wrong)
 
 
 def test_nothing_to_measure_and_scores_that_are_no_numbers_are_refused() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twinrank.errors import InputError
 from twinrank.types import Qrels, Run
 
@@ -34,7 +36,8 @@ class Measured:
 def measure(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES) -> Measured:
     """Compare a run with judgments; a judged query that the run lacks counts 0, one without a relevant document is left out.
 
-    trec_eval orders a run by score, descending, then by document id, descending; so does this.
+    trec_eval orders a run by score, descending, then by document id, descending; so does this. It keeps scores as float32,
+    so that two which differ beyond its digits are a tie there; here too.
 
     >>> measured = measure({"q": {"a": 1}}, {"q": {"b": 2.0, "a": 1.0}}, ["nDCG@10", "RR@10"])
     >>> round(measured.means["nDCG@10"], 4), measured.means["RR@10"]
@@ -64,9 +67,34 @@ def measure(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES) 
     return Measured(by_query)
 
 
+def check_measures(measures: Sequence[str]) -> None:
+    """Raise InputError for a name that ir-measures does not know, and where there is none: before a long run, not after it."""
+    if not measures:
+        raise InputError(f"name a measure at least, such as {', '.join(DEFAULT_MEASURES)}")
+    for name in measures:
+        _parse(name)
+
+
 def in_order(scores: Mapping[str, float]) -> list[str]:
-    """Document ids by score, descending, then by id, descending."""
-    return sorted(scores, key=lambda document: (scores[document], document), reverse=True)
+    """Document ids by score as a float32, descending, then by id, descending: trec_eval's order.
+
+    >>> in_order({"a": 1.0 + 1e-9, "b": 1.0, "c": 2.0})
+    ['c', 'b', 'a']
+    """
+    rounded = dict(zip(scores, np.array(list(scores.values()), np.float32).tolist(), strict=True))
+    return sorted(rounded, key=lambda document: (rounded[document], document), reverse=True)
+
+
+def ceiling(qrels: Qrels, run: Run, measure_name: str) -> float:
+    """What a measure would be if the documents of each ranking stood in their best order: what reranking them could reach.
+
+    >>> ceiling({"q": {"a": 1}}, {"q": {"b": 2.0, "a": 1.0}}, "nDCG@10")
+    1.0
+    """
+    best = {
+        query: {document: float(qrels.get(query, {}).get(document, 0)) for document in scores} for query, scores in run.items()
+    }
+    return measure(qrels, best, [measure_name]).means[measure_name]
 
 
 def _places(scores: Mapping[str, float]) -> dict[str, float]:
