@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from twinrank.abstention import upper_bound
 from twinrank.evaluate.calibrating import Asked, Judgment, Settings, ask, calibrate, judge, own_collection
 from twinrank.readers import read_dataset
 from twinrank.recipe import Recipe
 from twinrank.search.calibrate import Calibration
+from twinrank.stopping import upper_bound
 
 SETS = {
     "scifact": "train",

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from twinrank.abstention import Ladder, risk_coverage, upper_bound
+from twinrank.abstention import Ladder, risk_coverage
 from twinrank.errors import CalibrationError
+from twinrank.stopping import upper_bound
 
 
 def simulated(queries: int, random: np.random.Generator, power: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,8 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"files", "text", "pairs", "stopping", "quantization", "engine", "calibration", "reliability", "abstention"},
-    {"readers", "store", "maxsim", "scan"},
+    {"files", "text", "pairs", "stopping", "quantization", "engine", "calibration", "reliability"},
+    {"readers", "store", "maxsim", "scan", "abstention"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"encoding"},

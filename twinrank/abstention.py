@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import CalibrationError
+from twinrank.stopping import upper_bound
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -140,28 +141,6 @@ class Ladder:
         except (KeyError, TypeError, ValueError) as error:
             raise CalibrationError(f"these values describe no thresholds: {error!r}") from error
         raise CalibrationError("these values describe no thresholds: their lists do not belong together")
-
-
-def upper_bound(wrong: int, answered: int, confidence: float = CONFIDENCE) -> float:
-    """The Clopper-Pearson upper bound on a share, where `wrong` of `answered` were seen; 1 where none was.
-
-    >>> round(upper_bound(0, 59), 4), round(upper_bound(3, 10), 4), upper_bound(0, 0)
-    (0.0495, 0.6066, 1.0)
-    """
-    if wrong >= answered:
-        return 1.0
-    low, high = wrong / answered, 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _at_most(wrong, answered, middle) > 1 - confidence else (low, middle)
-    return high
-
-
-def _at_most(successes: int, trials: int, chance: float) -> float:
-    """The chance of so many successes or fewer (binomial)."""
-    rows = np.arange(successes + 1)
-    logs = np.array([math.lgamma(trials + 1) - math.lgamma(row + 1) - math.lgamma(trials - row + 1) for row in rows.tolist()])
-    return float(np.exp(logs + rows * math.log(chance) + (trials - rows) * math.log1p(-chance)).sum())
 
 
 def check_share(name: str, value: float) -> None:
