@@ -8,7 +8,8 @@ indexes and encoders only what changed; a key is never used twice.
 
 from __future__ import annotations
 
-from twinrank.store.database import CREATING, FILE_NAME, make_folder
+from twinrank.store.database import FILE_NAME, make_folder
+from twinrank.store.locks import CREATING
 from twinrank.store.records import (
     ChangeKind,
     DocumentInfo,

@@ -23,13 +23,13 @@ from twinrank.errors import (
 )
 from twinrank.files import sync
 from twinrank.store.conditions import is_like
+from twinrank.store.locks import CREATING, refuse_without_locks
 from twinrank.store.rows import LAST_KEYS, checksum, get_value, keys_line, set_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 FILE_NAME = "store.db"
-CREATING = ".creating"
 APPLICATION_ID = 0x7477_726B  # "twrk": how `file` and we tell our databases from others
 FORMAT = 2  # PRAGMA user_version; raised when the tables change
 PAGE_BYTES = 8192  # five vectors of 384 numbers a page; at SQLite's 4096, two, and a quarter of the file would be air
@@ -144,6 +144,7 @@ class Database:
     def _create(self) -> None:
         """Make the database under another name and put it in place whole: a crash leaves a collection or none."""
         make_folder(self.folder)
+        refuse_without_locks(self.folder)
         try:
             with FileLock(self.folder / CREATING, timeout=self.timeout):
                 if not self.path.exists() or self.path.stat().st_size == 0:  # another process may have been faster
@@ -180,6 +181,8 @@ class Database:
 
     def _open_existing(self, create: bool) -> None:
         self._mode = self._find_mode()
+        if self._mode == "rw":
+            refuse_without_locks(self.folder)
         if create and self.path.stat().st_size == 0:
             self._create()
         with self._reading() as connection:
