@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -90,4 +91,14 @@ def other_tiny_model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory)
 def tiny_cross_encoder(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random cross-encoder of one label."""
     folder: Path = tiny.write_trunk(tmp_path_factory.mktemp("tiny") / "cross-encoder", "bert", labels=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def opus(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Path:
+    """opus-mt-en-fr as a checkpoint folder, 300 MB."""
+    if not (shared_models / "opus-mt-en-fr").is_dir():
+        pytest.skip(f"opus-mt-en-fr is not in {shared_models}")
+    folder = tmp_path_factory.mktemp("opus") / "opus-mt-en-fr"
+    subprocess.run([sys.executable, str(shared_models / "expand.py"), str(folder)], check=True, capture_output=True)
     return folder

@@ -77,6 +77,7 @@ def identity(assembly: Assembly) -> dict[str, str]:
     recipe = assembly.recipe
     parts = {
         "[retrieve]": repr(recipe.retrieve),
+        "[group]": repr(recipe.group),
         "[fuse]": repr(recipe.fuse),
         "[[rerank]]": repr(recipe.rerank),
         "[rewrite]": repr(recipe.rewrite),

@@ -33,12 +33,14 @@ from twinrank.ingest import AddReport, Ingest
 from twinrank.learned import Learned
 from twinrank.loaded import Loaded
 from twinrank.migration import MIGRATED, Migration
+from twinrank.parts import without_field
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
+from twinrank.search.group import Grouping, group
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Asked
 from twinrank.search.results import Results
@@ -50,6 +52,7 @@ from twinrank.types import Document, Encoder, Hit, Keys, Membership, Not, Rankin
 from twinrank.views import add_view, check_view, is_kept, make_views
 
 RECIPE = "recipe.toml"
+TRANSLATED = "translated"
 WRITER_PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
 
@@ -98,7 +101,7 @@ class Collection:
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
-            self.store.set_meta("passages", chosen.stored)
+            self._note_cut(chosen)
         self._noted: set[str] = set()
         self._lock = threading.RLock()
         self._calibrated = Calibrated(self.path, self._note_once)
@@ -128,8 +131,13 @@ class Collection:
         return chosen if model is None else chosen.with_model(model)
 
     def _keep_recipe(self) -> None:
-        self.store.set_meta("passages", self.recipe.stored)
+        self._note_cut(self.recipe)
         self._write_recipe(self.recipe)
+
+    def _note_cut(self, recipe: Recipe) -> None:
+        """What the store says of its passages: how they are cut, and which field the translations are in."""
+        self.store.set_meta("passages", recipe.stored)
+        self.store.set_meta(TRANSLATED, "" if recipe.translate is None else recipe.translate.field)
 
     def _write_recipe(self, recipe: Recipe) -> None:
         kept = self.path / RECIPE
@@ -189,7 +197,8 @@ class Collection:
             given = documents(source)
         with self._writing():
             self._check_passages()
-            Ingest(self.store, self._writing_encoder(), self.recipe.passages).add(given, report, progress)
+            encoder, translate = self._writing_encoder(), self._loaded.translate
+            Ingest(self.store, encoder, self.recipe.passages, translate).add(given, report, progress)
             self._derived.refresh()
         return report
 
@@ -256,7 +265,7 @@ class Collection:
         for name in set(views) - kept:
             self.store.drop_view(name)
         report = AddReport()
-        ingest = Ingest(self.store, encoder, self.recipe.passages, encode=False)
+        ingest = Ingest(self.store, encoder, self.recipe.passages, self._loaded.translate, encode=False)
         if not kept:
             ingest.add(self._all_documents(), report)
         self._keep_recipe()
@@ -268,14 +277,16 @@ class Collection:
         return report
 
     def _all_documents(self) -> Iterable[Document]:
-        ids = list(self.store.document_ids())
+        ids, translated = list(self.store.document_ids()), self.store.get_meta(TRANSLATED)
         for start in range(0, len(ids), 256):
-            yield from (document for document in self.store.get(ids[start : start + 256]) if document is not None)
+            for document in self.store.get(ids[start : start + 256]):
+                if document is not None:
+                    yield without_field(document, translated)
 
     def _check_passages(self) -> None:
         stored = self.store.get_meta("passages")
         if stored is None:  # a process died between making the collection and this
-            self.store.set_meta("passages", self.recipe.stored)
+            self._note_cut(self.recipe)
         elif stored != self.recipe.stored:
             raise RecipeError(
                 f"{self.path} cuts its passages by {stored}, the recipe asks for {self.recipe.stored}; "
@@ -341,15 +352,15 @@ class Collection:
         ranking, trace = pipeline.run(text, allowed, asked)
         chances: dict[int, float] = {}
         if calibration is not None:
-            evidence = gather(pipeline, trace, self._best_passages(ranking), text)
+            evidence = gather(pipeline, trace, self._documents(ranking), text)
             found = calibration.probabilities(evidence, features_of(pipeline))
             chances = dict(zip(evidence.keys.tolist(), found.tolist(), strict=False))
-        hits = self._hits(ranking, k, trace, chances)
+        hits = self._hits(self._documents(ranking), k, trace, chances)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
         depth = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
-            hits = self._hits(pipeline.run_behind(ranking, text, depth, allowed), k, trace, chances)
+            hits = self._hits(self._documents(pipeline.run_behind(ranking, text, depth, allowed)), k, trace, chances)
         verdict = None
         if calibration is not None:
             hits, verdict = calibration.answer(hits, k, wish)
@@ -375,7 +386,7 @@ class Collection:
         if not (len(self) if allowed is None else len(allowed)):
             return Evidence(np.empty(0, np.int64), np.empty((0, len(features_of(pipeline))))), []
         ranking, trace = pipeline.run(text, allowed)
-        evidence = gather(pipeline, trace, self._best_passages(ranking), text).top(depth)
+        evidence = gather(pipeline, trace, self._documents(ranking), text).top(depth)
         info = self.store.document_info(evidence.keys)
         return evidence, [info[key].id if key in info else "" for key in evidence.keys.tolist()]
 
@@ -445,7 +456,7 @@ class Collection:
         allowed = None if condition is None else self.store.select(condition)
         candidates = index.search(target, min(len(index), max(20 * k, 200) + len(given)), allowed)
         kept = ~np.isin(candidates.keys, given)
-        ranking = self._best_passages(Ranking(candidates.keys[kept], candidates.scores[kept]))
+        ranking = self._grouped(Ranking(candidates.keys[kept], candidates.scores[kept]))
         ranking = diversify(ranking, index.vectors(ranking.keys), k, diversity) if diversity else ranking
         hits = self._hits(ranking, k, Trace([Traced("vectors", ranking, perf_counter() - started)]))
         return Results(f"like {', '.join(liked)}", hits, perf_counter() - started)
@@ -471,8 +482,7 @@ class Collection:
         return marks(normalize(text), normalize(query), self.analyzer.spans)
 
     def _hits(self, ranking: Ranking, k: int, trace: Trace, chances: Mapping[int, float] | None = None) -> tuple[Hit, ...]:
-        """Group passages by document, each standing where its best one does; equal scores by id, descending (trec_eval)."""
-        ranking = self._best_passages(ranking)
+        """The first `k` of a ranking that is grouped; equal scores by id, descending (trec_eval)."""
         if len(ranking) > k:  # keep what ties with the k-th, so that the rule for ties decides
             ranking = ranking.top(int((ranking.scores >= ranking.scores[k - 1]).nonzero()[0][-1]) + 1)
         keys, scores = ranking.keys, ranking.scores
@@ -492,6 +502,7 @@ class Collection:
                     rank=rank,
                     text=passage.text,
                     title=document.title,
+                    part=passage.part,
                     start=passage.start,
                     end=passage.end,
                     fields=document.fields,
@@ -502,13 +513,12 @@ class Collection:
             )
         return tuple(hits)
 
-    def _best_passages(self, ranking: Ranking) -> Ranking:
-        """The first passage of each document, the others left out."""
-        owners = self.store.documents_of(ranking.keys)  # (passages,), -1 where one is gone
-        ranking = Ranking(ranking.keys[owners >= 0], ranking.scores[owners >= 0])
-        _, firsts = np.unique(owners[owners >= 0], return_index=True)
-        best = np.sort(firsts)  # (documents,), still best first
-        return Ranking(ranking.keys[best], ranking.scores[best])
+    def _documents(self, ranking: Ranking) -> Ranking:
+        """A pipeline's ranking, grouped as the recipe has it."""
+        return self._grouped(ranking, self.recipe.group.by, self.recipe.group.passages)
+
+    def _grouped(self, ranking: Ranking, by: Grouping = "best", most: int = 3) -> Ranking:
+        return group(ranking, self.store.documents_of(ranking.keys), by, most)
 
     # -- models ----------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from twinrank.encoding import Encoded, PassageEncoder
+from twinrank.parts import parts_of
 from twinrank.readers import Problem
 from twinrank.store import PreparedDocument, PreparedPassage, Store
 from twinrank.text import Chunking, Span, chunk, counted
@@ -78,6 +80,29 @@ class AddReport:
         return f"{text}, in {self.seconds:.1f} s ({rate:,.0f} documents/s)"
 
 
+class Translate(Protocol):
+    """Adds a translation to documents, as a field."""
+
+    @property
+    def field(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __call__(self, documents: Sequence[Document]) -> list[Document]: ...
+
+
+class Cut(NamedTuple):
+    """A passage before it is encoded."""
+
+    start: int
+    end: int
+    digest: str
+    text: str
+    """With the title, where it carries that."""
+    part: str
+
+
 @dataclass(frozen=True)
 class Ingest:
     """Brings documents into a store, with the models that make its views (None: words alone)."""
@@ -85,6 +110,7 @@ class Ingest:
     store: Store
     encoder: PassageEncoder | None
     passages: Chunking
+    translate: Translate | None = None
     encode: bool = True
     """False: passages are cut by the encoder's tokens but not encoded; `encode_missing` does that later."""
 
@@ -107,6 +133,8 @@ class Ingest:
         known = self.store.known_digests(list(latest))
         changed = [document for document in latest.values() if known.get(document.id) != digests[document.id]]
         self._note_other_sources([document for document in changed if document.id in known], report)
+        if self.translate is not None:
+            changed = self.translate(changed)
         prepared = self._prepare(changed, digests, report)
         if prepared:
             self.store.write(prepared)
@@ -127,14 +155,14 @@ class Ingest:
         fresh: dict[str, str] = {}  # digest → text, each text encoded once even where documents share it
         for document, passages in cut:
             there = stored.get(document.id, ())
-            fresh.update({digest: text for _, _, digest, text in passages if digest not in there})
+            fresh.update({one.digest: one.text for one in passages if one.digest not in there})
         vectors = self._encode(fresh, report) if self.encode else {}
         report.passages += sum(len(passages) for _, passages in cut)
         return [
             PreparedDocument(
                 document,
                 digests[document.id],
-                [PreparedPassage(start, end, digest, vectors.get(digest, {})) for start, end, digest, _ in passages],
+                [PreparedPassage(one.start, one.end, one.digest, vectors.get(one.digest, {}), one.part) for one in passages],
             )
             for document, passages in cut
         ]
@@ -170,13 +198,20 @@ class Ingest:
             digest: {view: vectors[place] for view, vectors in encoded.vectors.items()} for place, digest in enumerate(texts)
         }
 
-    def _cut(self, document: Document) -> list[tuple[int, int, str, str]]:
-        """(start, end, digest, titled text) of every passage."""
-        passages = []
+    def _cut(self, document: Document) -> list[Cut]:
+        """Every passage of the document's text, which carry its title, and of the other texts that give passages."""
+        also = (*self.passages.also, *(() if self.translate is None else (self.translate.field,)))
+        found = self._cut_text(document.text, document.title, "")
+        for part, text in parts_of(document, also):
+            found += self._cut_text(text, "", part)
+        return found
+
+    def _cut_text(self, text: str, title: str, part: str) -> list[Cut]:
         token_spans = _word_spans if self.encoder is None else self.encoder.counting.token_offsets
-        for start, end in chunk(document.text, document.title, token_spans=token_spans, size=self._size, overlap=self._overlap):
-            text = f"{document.title} {document.text[start:end]}".strip()
-            passages.append((start, end, _digest(text), text))
+        passages = []
+        for start, end in chunk(text, title, token_spans=token_spans, size=self._size, overlap=self._overlap):
+            titled = f"{title} {text[start:end]}".strip()
+            passages.append(Cut(start, end, _digest(titled), titled, part))
         return passages
 
     @cached_property
@@ -197,7 +232,9 @@ class Ingest:
         """Equal digests: the same document, cut in the same way."""
         content = [document.title, document.text, document.source, dict(document.fields)]
         cut_by = None if self.encoder is None else self.encoder.counting.fingerprint.split(":")[0]
-        settings = [self._size, self.passages.overlap, cut_by]
+        settings: list[object] = [self._size, self.passages.overlap, cut_by]
+        if self.passages.also or self.translate is not None:
+            settings += [self.passages.also, None if self.translate is None else self.translate.fingerprint]
         return _digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
 from twinrank.encoding import PassageEncoder
-from twinrank.errors import RecipeError
+from twinrank.errors import DocumentError, RecipeError
 from twinrank.models import kinds
 from twinrank.models.biencoder import BiEncoder
 from twinrank.models.crossencoder import CrossEncoder
@@ -19,7 +21,7 @@ from twinrank.recipe import NO_MODEL, EncoderSettings, Recipe, RerankSettings, T
 from twinrank.search.anytime import Pace
 from twinrank.search.cache import PairScores, Recent, digest
 from twinrank.search.rewrite import Rewrite
-from twinrank.types import Encoder, Vectors
+from twinrank.types import Document, Encoder, Vectors
 
 QUERIES = 1000
 """Queries whose vectors are remembered."""
@@ -34,7 +36,7 @@ class Loaded:
         self.pair_scores = PairScores()
         self.query_vectors: Recent[tuple[str, bytes], Vectors] = Recent(QUERIES)
         self._paces: dict[str, Pace] = {}
-        self._translator: Translator | None = None
+        self._translators: dict[tuple[str, str], Translator] = {}
 
     @cached_property
     def passages(self) -> PassageEncoder | None:
@@ -90,14 +92,51 @@ class Loaded:
         return self.query_vectors.of((encoder.fingerprint, digest(query)), lambda: encoder.encode([query], side="query")[0])
 
     @property
+    def translate(self) -> DocumentTranslation | None:
+        """What adds translations to documents."""
+        settings = self.recipe.translate
+        if settings is None:
+            return None
+        return DocumentTranslation(self._open_translator(settings.model, settings.prefix), settings.field)
+
+    def _open_translator(self, model: str, prefix: str) -> Translator:
+        if (model, prefix) not in self._translators:
+            self._translators[model, prefix] = Translator(model, prefix=prefix or None)
+        return self._translators[model, prefix]
+
+    @property
     def rewrite(self) -> Rewrite | None:
         settings = self.recipe.rewrite
         if settings is None:
             return None
-        if self._translator is None:
-            self._translator = Translator(settings.model, prefix=settings.prefix or None)
-        translator = self._translator
+        translator = self._open_translator(settings.model, settings.prefix)
         return Rewrite(f"rewrite {settings.model}", lambda query: translator.translate([query])[0], settings.keep)
+
+
+@dataclass(frozen=True)
+class DocumentTranslation:
+    """Documents → the same with a translation of title and text as a field."""
+
+    translator: Translator
+    field: str
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.field} {self.translator.fingerprint}"
+
+    def __call__(self, documents: Sequence[Document]) -> list[Document]:
+        taken = [document.id for document in documents if self.field in document.fields]
+        if taken:
+            raise DocumentError(
+                f"document {taken[0]!r} has a field {self.field!r} of its own, where its translation is to be kept; "
+                "name another in the recipe: [translate], field"
+            )
+        texts = [text for document in documents for text in (document.title, document.text)]
+        translated = iter(self.translator.translate(texts))
+        return [
+            replace(document, fields={**document.fields, self.field: f"{next(translated)}\n\n{next(translated)}".strip()})
+            for document in documents
+        ]
 
 
 def _open_encoder(settings: EncoderSettings, kind: Kind) -> Encoder:

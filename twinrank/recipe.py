@@ -8,6 +8,12 @@ pooling = ""                                        # mean, cls, max…: in plac
 [passages]
 size = 256          # tokens of the encoder, title and special tokens included; 0: one passage a document
 overlap = 32        # tokens that a passage repeats of the one before
+also = []           # "title", or fields that give passages of their own: a summary, the questions it answers
+
+[translate]         # documents are searched in a translation too, which is made when they are added; none by default
+model = "Helsinki-NLP/opus-mt-fr-en"
+prefix = ""         # a T5-like model's task, or a Marian target
+field = "translation"
 
 [tokens]            # one vector a token is kept too, for MaxSim; none by default
 format = "int4"     # or "int8": bits a number
@@ -21,6 +27,10 @@ language = "english"
 vectors = 100       # candidates from the vectors; 0 leaves them out
 words = 100         # candidates from BM25; 0 leaves it out
 tokens = 0          # candidates by MaxSim over the token vectors of all passages
+
+[group]
+by = "best"         # a document stands where its best passage does; "sum": its best passages add up; "none": passages alone
+passages = 3        # that add up
 
 [fuse]
 method = "score"    # or "rank": reciprocal rank fusion
@@ -83,6 +93,13 @@ class TokenSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TranslateSettings:
+    model: str
+    prefix: str = ""
+    field: str = "translation"
+
+
+@dataclass(frozen=True, slots=True)
 class WordSettings:
     language: str = "english"
 
@@ -92,6 +109,12 @@ class RetrieveSettings:
     vectors: int = 100
     words: int = 100
     tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    by: Literal["best", "sum", "none"] = "best"
+    passages: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +170,11 @@ class Recipe:
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     passages: Chunking = field(default_factory=Chunking)
+    translate: TranslateSettings | None = None
     tokens: TokenSettings | None = None
     words: WordSettings = field(default_factory=WordSettings)
     retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
+    group: GroupSettings = field(default_factory=GroupSettings)
     fuse: FuseSettings = field(default_factory=FuseSettings)
     rerank: tuple[RerankSettings, ...] = ()
     rewrite: RewriteSettings | None = None
@@ -183,7 +208,7 @@ class Recipe:
     def to_toml(self) -> str:
         """The recipe in full, defaults included, so that reading it tells everything."""
         blocks = []
-        for name in ("encoder", "passages", "tokens", "words", "retrieve", "fuse", "rewrite"):
+        for name in ("encoder", "passages", "translate", "tokens", "words", "retrieve", "group", "fuse", "rewrite"):
             if getattr(self, name) is not None:
                 blocks.append(_table(f"[{name}]", getattr(self, name)))
         blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
@@ -197,7 +222,9 @@ class Recipe:
     def stored(self) -> str:
         """How documents are cut, for people: what may not change between two calls of `add`."""
         unit = "words" if self.encoder.model == NO_MODEL else "tokens"
-        return f"{self.passages.size} {unit} with {self.passages.overlap} repeated"
+        also = "".join(f", {name} too" for name in self.passages.also)
+        translated = "" if self.translate is None else f", translated by {self.translate.model} into {self.translate.field}"
+        return f"{self.passages.size} {unit} with {self.passages.overlap} repeated{also}{translated}"
 
 
 def _table(header: str, settings: Any) -> str:
@@ -216,6 +243,8 @@ def _toml_value(value: Any) -> str:
         return "{ " + ", ".join(f"{item.name} = {getattr(value, item.name)!r}" for item in fields(value)) + " }"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
     return repr(value)
 
 
@@ -241,9 +270,11 @@ def _build(kind: type[T], tables: Mapping[str, Any], where: str) -> T:
 SUBTABLES: Mapping[tuple[type, str], type] = {
     (Recipe, "encoder"): EncoderSettings,
     (Recipe, "passages"): Chunking,
+    (Recipe, "translate"): TranslateSettings,
     (Recipe, "tokens"): TokenSettings,
     (Recipe, "words"): WordSettings,
     (Recipe, "retrieve"): RetrieveSettings,
+    (Recipe, "group"): GroupSettings,
     (Recipe, "fuse"): FuseSettings,
     (Recipe, "rewrite"): RewriteSettings,
     (FuseSettings, "weights"): FuseWeights,
@@ -262,6 +293,10 @@ def _value(kind: type, key: str, value: Any, where: str) -> Any:
             raise RecipeError(f"{where}: expected [[rerank]] tables, got {value!r}")
         return tuple(_build(RerankSettings, stage, where) for stage in value)
     annotation = str(kind.__annotations__[key])
+    if annotation == "tuple[str, ...]":
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise RecipeError(f"{where}: expected a list of names, got {value!r}")
+        return tuple(value)
     expected = SCALARS.get(annotation, str)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -277,6 +312,8 @@ def _check(recipe: Recipe) -> None:
     _check_range("retrieve, vectors", recipe.retrieve.vectors, 0, 1_000_000)
     _check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
     _check_range("retrieve, tokens", recipe.retrieve.tokens, 0, 1_000_000)
+    _check_choice("group, by", recipe.group.by, ("best", "sum", "none"))
+    _check_range("group, passages", recipe.group.passages, 1, 1_000)
     _check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)
     if not (recipe.retrieve.vectors or recipe.retrieve.words or recipe.retrieve.tokens):
         raise RecipeError("retrieve: vectors, words and tokens are all 0, so nothing would ever be found; set at least one")

@@ -181,6 +181,8 @@ class Chunking:
     """The most tokens a passage has, its title included, special tokens not; 0 keeps each document whole."""
     overlap: int = 32
     """The most tokens that a passage repeats from the one before it."""
+    also: tuple[str, ...] = ()
+    """Texts that give passages of their own: "title", or names of fields such as a summary or the questions it answers."""
 
     def __post_init__(self) -> None:
         if self.size < 0 or 0 < self.size < 8:

@@ -1,4 +1,4 @@
-"""The shared words (Document, Passage, Ranking, Hit, Qrels…) and the protocols Encoder, Scorer and Index; knows nobody."""
+"""The shared words (Document, Passage, Ranking, Hit, Qrels…) and the protocols Encoder and Scorer; knows nobody."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk of a document that fits the encoders: `document.text[start:end]`, in characters."""
+    """A chunk of a document that fits the encoders: `document.text[start:end]`, in characters, or a part of another text
+    of the document's."""
 
     document_id: str
     number: int
@@ -63,6 +64,8 @@ class Passage:
     title: str = ""
     key: int = -1
     """Given by the store; -1 before that."""
+    part: str = ""
+    """What of the document it lies in: "" its text, "title", or the name of a field, with the place in a list: "asks[2]"."""
 
     @property
     def titled_text(self) -> str:
@@ -129,6 +132,8 @@ class Hit:
     probability: float | None = None
     """Calibrated probability of relevance; None where nothing was calibrated."""
     stages: tuple[StageScore, ...] = ()
+    part: str = ""
+    """What of the document the passage lies in, as in Passage."""
 
 
 # Conditions over fields: what a `where` expression means, once parsed by search/filters.py; store.py turns it into SQL.

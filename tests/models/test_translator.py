@@ -84,16 +84,6 @@ def copied(folders: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opus(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Path:
-    """opus-mt-en-fr as a checkpoint folder, 300 MB."""
-    if not (shared_models / "opus-mt-en-fr").is_dir():
-        pytest.skip(f"opus-mt-en-fr is not in {shared_models}")
-    folder = tmp_path_factory.mktemp("opus") / "opus-mt-en-fr"
-    subprocess.run([sys.executable, str(shared_models / "expand.py"), str(folder)], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def opus_fp32(opus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Translator]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from twinrank.errors import InputError, StorageError
+from twinrank.parts import part_of
 from twinrank.store.database import PAGE_BYTES, SCHEMA, sequence_of
 from twinrank.store.records import View
 from twinrank.store.rows import Row, checksum, last_keys
@@ -66,7 +67,7 @@ def _log_problems(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _document_problems(connection: sqlite3.Connection) -> Iterator[str]:
     for *head, given, text_given, text in connection.execute("SELECT * FROM documents"):
-        key, id, _, _, _, fields = head
+        key, id, _, title, _, fields = head
         if checksum(*head) != given:
             yield f"document {id!r} differs from what was stored"
             continue
@@ -77,14 +78,15 @@ def _document_problems(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the indexed fields of document {id!r} differ from its own"
         passages = connection.execute("SELECT * FROM passages WHERE document = ? ORDER BY number", (key,))
         for place, row in enumerate(passages):
-            yield from _passage_problems(row, place, id, len(text))
+            yield from _passage_problems(row, place, Document(id, text, title, json.loads(fields)))
 
 
-def _passage_problems(row: Row, place: int, id: str, length: int) -> Iterator[str]:
+def _passage_problems(row: Row, place: int, document: Document) -> Iterator[str]:
     *values, given = row
-    key, _, number, start, end, _ = values
-    if checksum(*values) != given or number != place or not 0 <= start <= end <= length:
-        yield f"passage {key} of document {id!r} differs from what was stored"
+    key, _, number, part, start, end, _ = values
+    text = part_of(document, part)
+    if checksum(*values) != given or number != place or text is None or not 0 <= start <= end <= len(text):
+        yield f"passage {key} of document {document.id!r} differs from what was stored"
 
 
 def _vector_problems(connection: sqlite3.Connection) -> Iterator[str]:

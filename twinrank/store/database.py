@@ -63,6 +63,7 @@ CREATE TABLE passages(
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE,
     number INTEGER NOT NULL,
+    part TEXT NOT NULL,    -- '' its text, title, or a field's name, with the place in a list: asks[2]
     start INTEGER NOT NULL,
     "end" INTEGER NOT NULL,
     digest TEXT NOT NULL,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, StorageError
+from twinrank.parts import part_of
 from twinrank.store.conditions import Compiler
 from twinrank.store.database import COMPACTED, Database, sequence_of
 from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary
@@ -209,11 +210,15 @@ def read_passages(connection: sqlite3.Connection, query: str, parameters: Row) -
         (json.dumps(list(by_document)),),
     )
     for *head, head_given, text_given, text in documents:
-        document, id, _, title, _, _ = head
+        document, id, _, title, _, fields = head
         verify(head_given, f"document {id!r}", *head)
         verify(text_given, f"the text of document {id!r}", document, text)
-        for key, _, number, start, end, _ in by_document[document]:
-            found[key] = Passage(id, number, start, end, text[start:end], title, key)
+        whole: Document | None = None
+        for key, _, number, part, start, end, _ in by_document[document]:
+            if part and whole is None:
+                whole = Document(id, text, title, json.loads(fields))
+            within = text if whole is None else part_of(whole, part) or ""
+            found[key] = Passage(id, number, start, end, within[start:end], "" if part else title, key, part)
     if len(found) < len(places):
         lost = next(place for place in places if place[0] not in found)
         raise StorageError(

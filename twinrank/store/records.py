@@ -20,7 +20,8 @@ ViewKind: TypeAlias = Literal["vector", "tokens"]
 
 @dataclass(frozen=True, slots=True)
 class PreparedPassage:
-    """A passage ready to be written: where it lies, the digest of what is encoded of it, and its vectors by view."""
+    """A passage ready to be written: where it lies in what part of its document, the digest of what is encoded of it, and its
+    vectors by view."""
 
     start: int
     end: int
@@ -28,6 +29,7 @@ class PreparedPassage:
     vectors: Mapping[str, tuple[npt.NDArray[np.float32] | None, int] | None] = field(default_factory=dict)
     """View → (vector, tokens dropped); the vector is (dimension,), in a view of tokens (tokens, dimension). Where it is None
     or missing, what the view keeps of the document's passage of the same digest is taken over."""
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import DocumentError, InputError
+from twinrank.parts import part_of
 from twinrank.store.conditions import kind_of
 from twinrank.store.database import add_changes
 from twinrank.store.records import FieldKind, PreparedDocument, PreparedPassage, View
@@ -62,10 +63,12 @@ class Plan:
         old = self.old_passages[key]
         originals = {digest: keys[-1] for digest, keys in old.items()}
         for number, passage in enumerate(prepared.passages):
-            if not 0 <= passage.start <= passage.end <= len(document.text):
+            text = part_of(document, passage.part)
+            if text is None or not 0 <= passage.start <= passage.end <= len(text):
+                where = f" of {passage.part}" if passage.part else ""
                 raise InputError(
-                    f"passage {number} of document {document.id!r} lies at {passage.start}:{passage.end}, "
-                    f"outside its {len(document.text)} characters"
+                    f"passage {number} of document {document.id!r} lies at {passage.start}:{passage.end}{where}, "
+                    f"outside its {len(text or '')} characters"
                 )
             self._place_passage(key, number, passage, old, originals, f"passage {number} of document {document.id!r}")
         self.removed.extend(gone for keys in old.values() for gone in keys)
@@ -85,7 +88,7 @@ class Plan:
         else:
             key = self.next_passage
             self.next_passage += 1
-        row = (key, document, number, passage.start, passage.end, passage.digest)
+        row = (key, document, number, passage.part, passage.start, passage.end, passage.digest)
         (self.kept_passages if kept else self.new_passages).append((*row, checksum(*row)))
         fresh = False
         for view in self.views.values():
@@ -118,10 +121,11 @@ class Plan:
         except (UnicodeEncodeError, sqlite3.DataError) as error:
             raise DocumentError(self._unstorable(error)) from error
         many(
-            'UPDATE passages SET document = ?2, number = ?3, start = ?4, "end" = ?5, digest = ?6, checksum = ?7 WHERE key = ?1',
+            'UPDATE passages SET document = ?2, number = ?3, part = ?4, start = ?5, "end" = ?6, digest = ?7, checksum = ?8'
+            " WHERE key = ?1",
             self.kept_passages,
         )
-        many("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?)", self.new_passages)
+        many("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self.new_passages)
         for key, original, of in self.copies:
             self._copy_vector(key, original, of)
         for name, entries in self.vectors.items():

@@ -1,0 +1,116 @@
+"""Documents of several texts: title, fields and translations give passages of their own, searched together with the text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinrank import Collection, Recipe
+from twinrank.errors import DocumentError, RecipeError
+from twinrank.parts import part_of, parts_of
+from twinrank.recipe import EncoderSettings, GroupSettings
+from twinrank.text import Chunking
+from twinrank.types import Document
+
+CARDS = [
+    {
+        "id": "zinc",
+        "title": "Zinc",
+        "text": "A metal of the twelfth group.",
+        "summary": "Lozenges against colds.",
+        "asks": ["does it shorten a cold?", "which foods hold it?"],
+    },
+    {"id": "honey", "title": "Honey", "text": "Made by bees.", "asks": "what eases a cough?"},
+    {"id": "plain", "text": "Neither title nor fields."},
+]
+WORDS = Recipe(encoder=EncoderSettings("none"), passages=Chunking(also=("title", "summary", "asks")))
+
+
+def test_a_document_is_found_by_any_of_its_texts_and_says_which(tmp_path: Path) -> None:
+    with Collection(tmp_path / "cards", recipe=WORDS) as cards:
+        cards.add(CARDS)
+        assert cards.store.count_passages() == 3 + 2 + 1 + 3
+        found = {query: cards.search(query)[0] for query in ("lozenges", "which foods", "cough", "bees", "zinc")}
+        assert {query: (hit.id, hit.part) for query, hit in found.items()} == {
+            "lozenges": ("zinc", "summary"),
+            "which foods": ("zinc", "asks[1]"),
+            "cough": ("honey", "asks"),
+            "bees": ("honey", ""),
+            "zinc": ("zinc", "title"),
+        }
+        assert found["which foods"].text == "which foods hold it?"
+        assert cards.check().ok
+
+
+def test_a_changed_field_changes_its_passages_alone(tmp_path: Path, tiny_model: Path) -> None:
+    with Collection(tmp_path / "cards", recipe=WORDS.with_model(str(tiny_model))) as cards:
+        cards.add(CARDS)
+        assert cards.add({**CARDS[0], "asks": ["does it shorten a cold?", "is it a metal?"]}).encoded == 1
+        assert cards.add({**CARDS[0], "asks": ["is it a metal?"]}).encoded == 0
+        assert not [hit for hit in cards.search("foods", k=9, where="id = 'zinc'") if "foods" in hit.text]
+        assert cards.check().ok
+
+
+def test_texts_beside_the_document_are_asked_for_by_the_recipe_which_is_held_to(tmp_path: Path) -> None:
+    with Collection(tmp_path / "cards", recipe=WORDS) as cards:
+        cards.add(CARDS)
+    recipe = replace(WORDS, passages=Chunking())
+    with Collection(tmp_path / "cards", recipe=recipe) as cards:
+        with pytest.raises(RecipeError, match="asks too, the recipe asks for 256 words with 32 repeated;"):
+            cards.add(CARDS)
+        cards.rebuild(encode=True)
+        assert cards.store.count_passages() == len(CARDS)
+
+
+def test_the_recipe_names_texts_in_a_list() -> None:
+    recipe = Recipe.parse("[passages]\nalso = ['title', 'summary']")
+    assert recipe.passages.also == ("title", "summary")
+    assert Recipe.parse(recipe.to_toml()) == recipe
+    with pytest.raises(RecipeError, match="expected a list of names"):
+        Recipe.parse("[passages]\nalso = 'title'")
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.one_of(st.text(), st.integers(), st.lists(st.one_of(st.text(), st.booleans())))),
+    st.text(),
+)
+def test_every_part_is_found_again_by_its_name(fields: dict[str, object], title: str) -> None:
+    document = Document("a", "text", title, fields)  # type: ignore[arg-type]
+    for part, text in parts_of(document, ["title", "a", "b", "c", "missing"]):
+        assert part_of(document, part) == text
+
+
+def test_documents_are_searched_in_their_translation_too(tmp_path: Path, opus: Path) -> None:
+    pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: pip install 'twinrank[translate]'")
+    recipe = Recipe.parse(f"[encoder]\nmodel = 'none'\n[words]\nlanguage = 'french'\n[translate]\nmodel = '{opus}'")
+    with Collection(tmp_path / "notes", recipe=recipe) as notes:
+        sun = {"id": "sun", "title": "Weather", "text": "The weather is beautiful outside."}
+        notes.add([sun, {"id": "cat", "text": "A cat."}])
+        hit = notes.search("le temps est beau")[0]
+        assert (hit.id, hit.part) == ("sun", "translation")
+        assert "temps" in hit.text
+        assert notes.search("weather")[0].part == ""
+        assert notes.add(sun).unchanged == 1
+        notes.rebuild(encode=True)
+        assert notes.search("le temps est beau")[0].id == "sun"
+        with pytest.raises(DocumentError, match="'translation' of its own"):
+            notes.add({"id": "x", "text": "t", "translation": "mine"})
+
+
+def grouped(path: Path, by: str) -> list[tuple[str, str]]:
+    with Collection(path, recipe=replace(WORDS, group=GroupSettings(by))) as cards:  # type: ignore[arg-type]
+        if not len(cards):
+            cards.add(CARDS)
+        return [(hit.id, hit.part) for hit in cards.search("does a cold or cough need zinc", k=10)]
+
+
+def test_passages_are_grouped_as_the_recipe_says(tmp_path: Path) -> None:
+    best, each = grouped(tmp_path / "cards", "best"), grouped(tmp_path / "cards", "none")
+    assert len(best) == len({identifier for identifier, _ in best}) == 2
+    assert set(best) < set(each)
+    assert len([part for identifier, part in each if identifier == "zinc"]) > 1
+    assert grouped(tmp_path / "cards", "sum")[0][0] == "zinc"
