@@ -13,7 +13,9 @@ struct Operand {
   float* scale = nullptr;
   float* zero = nullptr;
 
-  Operand from(size_t row) const { return {words + row * stride, stride, scale + row, zero + row}; }
+  Operand from(size_t row) const {  // only int8 has scales
+    return {words + row * stride, stride, scale == nullptr ? nullptr : scale + row, zero == nullptr ? nullptr : zero + row};
+  }
 };
 
 // One sequence's attention: where its queries, keys and values stand and where the answer goes.
