@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=1000, help="queries to judge by at most")
     parser.add_argument("--only", nargs="*", default=list(SETS))
     parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--keep", type=Path, default=None, help="a folder of picks: those in it are not tuned again")
     given = parser.parse_args()
     rows = []
     for name in given.only:
@@ -67,31 +68,43 @@ def judge_set(given: argparse.Namespace, name: str) -> dict[str, object]:
     base = Recipe()
     space = Space(base, default_knobs(base, rerankers=rerankers)).with_values("passages.size", ["256"])
     space = space.with_values("cross-encoder.candidates", ["0", "10", "20"] if rerankers else ["0"])
-    tuning = tune(
-        tuning_part, Limits(given.deadline), base=base, space=space, budget=Budget(trials=given.trials, clock=given.clock)
-    )
-    print(table(tuning), "\n", flush=True)
+    kept = None if given.keep is None else given.keep / f"{name}.json"
+    if kept is not None and kept.exists():
+        recipe, expected = kept_pick(kept)
+    else:
+        budget = Budget(trials=given.trials, clock=given.clock)
+        tuning = tune(tuning_part, Limits(given.deadline), base=base, space=space, budget=budget)
+        print(table(tuning), "\n", flush=True)
+        recipe, expected = tuning.choice.recipe, tuning.choice.expected
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps({"recipe": recipe.to_toml(), "expected": expected}))
     outputs = Outputs(test_part, tokens=TokenSettings())
     try:
         judge = Judge(outputs, test_part.queries, test_part.qrels)
-        pick = judge(tuning.choice.recipe)
-        measured = measure([tuning.choice.recipe], judge, clock=given.clock)[tuning.choice.recipe]
-        others = {label: difference(pick, judge(recipe)) for label, recipe in singles(rerankers).items()}
+        pick = judge(recipe)
+        measured = measure([recipe], judge, clock=given.clock)[recipe]
+        others = {label: difference(pick, judge(single)) for label, single in singles(rerankers).items()}
         row: dict[str, object] = {
             "set": name,
             "tuned on": len(tuning_part.queries),
             "queries": len(judge.queries),
-            "pick": describe(tuning.choice.recipe),
+            "pick": describe(recipe),
             "nDCG@10": float(pick.mean()),
             "p95": measured.p95,
             "differing": measured.differing,
-            "expected": tuning.choice.expected,
+            "expected": expected,
             "over": {label: (gain.mean, gain.low, gain.high) for label, gain in others.items()},
         }
     finally:
         outputs.close()
     print(json.dumps(row), "\n", flush=True)
     return row
+
+
+def kept_pick(path: Path) -> tuple[Recipe, float]:
+    told = json.loads(path.read_text())
+    return Recipe.parse(told["recipe"]), told["expected"]
 
 
 def parts(folder: Path, split: str, tuned: int, tested: int) -> tuple[Dataset, Dataset]:

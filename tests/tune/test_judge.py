@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,9 @@ def test_a_query_is_rewritten_once_for_all_pipelines(judge: Judge, base: Recipe,
     for constant in (11, 12):
         judge(changed(changed(base, "fuse.method", "rank"), "fuse.constant", constant))
     assert sorted(rewritten) == sorted(set(judge.queries.values()))
+
+
+def test_token_vectors_alone_are_searched_as_a_search_does(judge: Judge, base: Recipe) -> None:
+    recipe = replace(base, retrieve=RetrieveSettings(vectors=0, words=0, tokens=10), tokens=TokenSettings())
+    found = {query: list(documents) for query, documents in live(judge, recipe).items()}
+    assert found == {query: judge.found(recipe, text) for query, text in judge.queries.items()}

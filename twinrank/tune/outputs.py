@@ -137,7 +137,7 @@ class Outputs:
         self.tokens = tokens
         self._progress = progress
         self._on_added = on_added
-        self._collections: dict[Path, Collection] = {}
+        self._collections: dict[tuple[Path, bool], Collection] = {}
         self._filled: set[Path] = set()
         self._documents: dict[str, Documents] = {}
         self._sources: dict[tuple[Any, ...], RememberedSource] = {}
@@ -191,11 +191,11 @@ class Outputs:
             self._on_added(report)
 
     def collection(self, recipe: Recipe) -> Collection:
-        """The collection that the stages are asked in."""
-        path = self.place(recipe)
-        if path not in self._collections:
-            self._collections[path] = Collection(path, recipe=self._stored(recipe))
-        return self._collections[path]
+        """The collection that the stages are asked in; one with an index of all token vectors where the recipe searches it."""
+        place = self.place(recipe), recipe.retrieve.tokens > 0
+        if place not in self._collections:
+            self._collections[place] = Collection(place[0], recipe=self._stored(recipe))
+        return self._collections[place]
 
     def documents(self, recipe: Recipe) -> Documents:
         name = self._name(recipe)
