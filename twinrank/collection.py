@@ -94,7 +94,7 @@ class Collection:
         chosen = self._choose_recipe(recipe, model)
         loaded = Loaded(chosen)
         if not known:
-            _ = loaded.passages  # a model that is not there is told before anything is made
+            _ = loaded.passages, Analyzer(chosen.words.language)  # what is wrong is told before anything is made
             make_folder(self.path)
             self._write_recipe(chosen)  # before the store, with which the folder becomes a collection
             self.store = Store.open(self.path)
