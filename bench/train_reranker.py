@@ -2,10 +2,10 @@
 
 python bench/train_reranker.py [--data FOLDER] [--out FOLDER] [--start FOLDER] [--threads 1]
 
-Needs torch and sentence-transformers; about ten minutes on one core of its own with bf16. Pairs are squad_sent's test part, debian_desc's
-train part and pubmedqa_l's dev part, so that scifact, wikiqa, the xquad sets and the classic collections stay unseen. A query
-stands with one relevant passage and three others out of BM25's best 50; the loss is a softmax over the four (ListNet's top-one,
-Cao et al. 2007). Everything is drawn with one seed.
+Needs torch and sentence-transformers; about ten minutes on one core of its own with bf16. Pairs are squad_sent's test part,
+debian_desc's train part and pubmedqa_l's dev part, so that scifact, wikiqa, the xquad sets and the classic collections stay
+unseen. A query stands with one relevant passage and three others out of BM25's best 50; the loss is a softmax over the four
+(ListNet's top-one, Cao et al. 2007). Everything is drawn with one seed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def mine(data: Path, name: str, split: str, count: int, draw: random.Random) -> 
             index.add(range(start, start + len(part)), [analyze(text) for _, text in part])
         index.commit(1)
         for query in draw.sample(sorted(dataset.queries), min(count, len(dataset.queries))):
-            relevant = [places[document] for document, grade in dataset.qrels[query].items() if grade > 0 and document in places]
+            judged = dataset.qrels[query].items()
+            relevant = [places[document] for document, grade in judged if grade > 0 and document in places]
             found = index.search(analyze(dataset.queries[query]), MINED).keys.tolist()
             misses = [place for place in found if place not in relevant]
             if relevant and len(misses) >= NEGATIVES:

@@ -182,6 +182,7 @@ def test_a_token_budget_bounds_what_a_query_costs(home: Path, tiny_cross_encoder
         ('model = "m"\ntop = 21', "top"),
         ('model = "m"\ntokens = -1', "tokens"),
         ('kind = "maxsim"\nrisk = 0.1', "maxsim"),
+        ('model = "m"\nrisk = 0.1\n[group]\nby = "sum"', "leave one of the two"),
     ],
 )
 def test_a_recipe_that_promises_what_cannot_be_kept_is_refused(toml: str, told: str) -> None:

@@ -98,7 +98,7 @@ class Assembly:
             rule=rule,
             without_rule=without_rule,
             count_tokens=count_tokens,
-            owners=self.store.documents_of,
+            owners=None if self.recipe.group.by == "none" else self.store.documents_of,
             vectors=self._known_vectors(indexes.vectors),
             pace=self.loaded.pace(scorer),
         )

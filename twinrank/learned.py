@@ -38,7 +38,16 @@ class Belongs:
     @classmethod
     def to(cls, recipe: Recipe, number: int, reranker: str) -> Belongs:
         """The stage `number` of a recipe, its scorer of fingerprint `reranker`, and all that decides what comes to it."""
-        parts = (recipe.encoder, recipe.passages, recipe.words, recipe.retrieve, recipe.fuse, recipe.rewrite, recipe.tokens)
+        parts = (
+            recipe.encoder,
+            recipe.passages,
+            recipe.words,
+            recipe.retrieve,
+            recipe.fuse,
+            recipe.rewrite,
+            recipe.tokens,
+            recipe.group,
+        )
         before: list[object] = [None if part is None else asdict(part) for part in parts]
         before += [_order(stage) for stage in recipe.rerank[:number]]
         text = json.dumps([*before, recipe.rerank[number].candidates], sort_keys=True)

@@ -313,6 +313,11 @@ def _check(recipe: Recipe) -> None:
     _check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
     _check_range("retrieve, tokens", recipe.retrieve.tokens, 0, 1_000_000)
     _check_choice("group, by", recipe.group.by, ("best", "sum", "none"))
+    if recipe.group.by == "sum" and any(stage.risk for stage in recipe.rerank):
+        raise RecipeError(
+            'rerank, risk: with [group] by = "sum" every passage moves its document, so that nothing is settled early; '
+            "leave one of the two"
+        )
     _check_range("group, passages", recipe.group.passages, 1, 1_000)
     _check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)
     if not (recipe.retrieve.vectors or recipe.retrieve.words or recipe.retrieve.tokens):
