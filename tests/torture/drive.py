@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 HERE = Path(__file__).resolve().parent
-FULL = {"kills": ["3000"], "calls": ["1"], "flips": ["1", "10000"], "history": ["100000"]}
+FULL = {"kills": ["3000"], "calls": ["1"], "power": ["1"], "flips": ["1", "10000"], "history": ["100000"]}
 """The size of each part that `all` runs."""
 
 

@@ -42,6 +42,11 @@ def test_a_crash_or_a_failing_call_at_any_point_loses_nothing_and_is_told() -> N
     assert found["ENOSPC"]["calls that failed"] == found["EIO"]["calls that failed"] > 3
 
 
+def test_a_loss_of_power_takes_nothing_that_was_acknowledged() -> None:
+    found = torture("power", 80)
+    assert found["losses"] >= 18
+
+
 def test_a_flipped_bit_is_told_and_makes_no_wrong_answer() -> None:
     found = torture("flips", 30_011, 0)
     assert found["small"]["damages"] > 3
