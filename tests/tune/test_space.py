@@ -99,11 +99,12 @@ def test_words_alone_have_one_source_and_no_late_interaction() -> None:
 def test_the_bases_reranker_is_varied_with_what_no_knob_turns_kept() -> None:
     base = Recipe(rerank=(RerankSettings(model="mine", windows=True, risk=0.05, weight=1.0),))
     space = Space(base, default_knobs(base))
-    stages = {stage for seed in range(40) for stage in space.recipe(drawn(seed, space)).rerank if stage.model}
-    assert {(stage.model, stage.windows) for stage in stages} == {("mine", True)}
-    assert len({stage.candidates for stage in stages}) > 1
-    assert {stage.risk for stage in stages if stage.weight == 1} == {0.05}
-    assert {stage.risk for stage in stages if stage.weight != 1} == {0.0}  # a recipe may not have both
+    recipes = [space.recipe(drawn(seed, space)) for seed in range(60)]
+    stages = [(recipe.group.by, stage) for recipe in recipes for stage in recipe.rerank if stage.model]
+    assert {(stage.model, stage.windows) for _, stage in stages} == {("mine", True)}
+    assert len({stage.candidates for _, stage in stages}) > 1
+    assert {stage.risk for by, stage in stages if stage.weight == 1 and by == "best"} == {0.05}
+    assert {stage.risk for by, stage in stages if stage.weight != 1 or by == "sum"} == {0.0}  # a recipe may not have both
 
 
 def test_changing_one_key_leaves_the_others() -> None:

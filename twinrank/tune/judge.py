@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.recipe import Recipe
+from twinrank.search.group import group
 from twinrank.search.pipeline import Pipeline
 from twinrank.tune.outputs import Documents, Outputs
 from twinrank.types import Qrels, Ranking
@@ -37,7 +38,7 @@ class Judge:
         if recipe not in self._figures:
             pipeline, documents = self.outputs.pipeline(recipe), self.outputs.documents(recipe)
             gains = [
-                _gain([self.qrels[query].get(found, 0) for found in self._found(pipeline, documents, text)])
+                _gain([self.qrels[query].get(found, 0) for found in self._found(pipeline, documents, recipe, text)])
                 for query, text in self.queries.items()
             ]
             self._figures[recipe] = np.array(gains) / self._ideals
@@ -45,7 +46,7 @@ class Judge:
 
     def found(self, recipe: Recipe, text: str) -> list[str]:
         """The ids of the best documents for a query, best first."""
-        return self._found(self.outputs.pipeline(recipe), self.outputs.documents(recipe), text)
+        return self._found(self.outputs.pipeline(recipe), self.outputs.documents(recipe), recipe, text)
 
     @property
     def judged(self) -> Mapping[Recipe, Figures]:
@@ -55,22 +56,21 @@ class Judge:
     def _grades(self, query: str) -> list[int]:
         return list(self.qrels[query].values())
 
-    def _found(self, pipeline: Pipeline, documents: Documents, text: str) -> list[str]:
+    def _found(self, pipeline: Pipeline, documents: Documents, recipe: Recipe, text: str) -> list[str]:
         ranking, _ = pipeline.run(text)
-        best = _best_documents(ranking, documents)
+        best = _best_documents(ranking, documents, recipe)
         depth, available = len(ranking), len(documents.keys)
         while len(best) < DEPTH and depth < available:
             depth = min(max(4 * depth, DEPTH), available)
-            best = _best_documents(pipeline.run_behind(ranking, text, depth), documents)
+            best = _best_documents(pipeline.run_behind(ranking, text, depth), documents, recipe)
         return [documents.ids[number] for number in best]
 
 
-def _best_documents(ranking: Ranking, documents: Documents) -> list[int]:
-    """Each document where its best passage stands; equal scores by id, descending. As `Collection.search` groups them."""
-    owners = documents.of(ranking.keys)  # (passages,)
-    firsts = np.sort(np.unique(owners, return_index=True)[1])  # (documents,), best first
-    owners, scores = owners[firsts], ranking.scores[firsts]
-    best: list[int] = owners[np.lexsort((-owners, -scores))[:DEPTH]].tolist()
+def _best_documents(ranking: Ranking, documents: Documents, recipe: Recipe) -> list[int]:
+    """The first documents, grouped as the recipe has it; equal scores by id, descending, as `Collection.search` orders them."""
+    grouped = group(ranking, documents.of(ranking.keys), recipe.group.by, recipe.group.passages)
+    owners = documents.of(grouped.keys)  # (documents,)
+    best: list[int] = owners[np.lexsort((-owners, -grouped.scores))[:DEPTH]].tolist()
     return best
 
 

@@ -172,7 +172,7 @@ class Outputs:
         return f"{self.dataset.name}-{_digest(identity)}"
 
     def _storage(self, recipe: Recipe) -> tuple[Any, ...]:
-        return recipe.encoder, recipe.passages, recipe.tokens or self.tokens
+        return recipe.encoder, recipe.passages, recipe.translate, recipe.tokens or self.tokens
 
     def _stored(self, recipe: Recipe) -> Recipe:
         """The recipe that fills the collection: with token vectors where any pipeline may ask for them, without rerankers."""

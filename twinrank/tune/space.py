@@ -88,6 +88,7 @@ def default_knobs(base: Recipe, models: Sequence[str] = (), rerankers: Sequence[
         Knob("fuse.method", get_args(FusionMethod), searches("both")),
         Knob("fuse.weights.vectors", WEIGHTS, lambda values: values.get("fuse.method") in ("score", "rank")),
         Knob("fuse.constant", (5, 20, 60), lambda values: values.get("fuse.method") == "rank"),
+        Knob("group.by", tuple(dict.fromkeys([base.group.by, "best", "sum"]))),
         Knob(MAXSIM, (0, 20, 50, 100) if has_encoder else (0,)),
         Knob("maxsim.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(MAXSIM)),
         Knob("tokens.format", ((base.tokens or TokenSettings()).format,), above_zero(MAXSIM)),
@@ -165,7 +166,8 @@ def _stages(values: Values, base: Recipe) -> tuple[RerankSettings, ...]:
         model, weight = str(values["cross-encoder.model"]), float(values["cross-encoder.weight"])
         stage = known.get(("cross-encoder", model), RerankSettings(model=model))
         limit = int(values["cross-encoder.max_tokens"])
-        risk = stage.risk if weight == 1 else 0.0  # mixed scores are spread over all candidates: none may be left out
+        # Mixed scores are spread over all candidates, and sums take all passages: then none may be left unread.
+        risk = stage.risk if weight == 1 and values.get("group.by") != "sum" else 0.0
         stages.append(replace(stage, candidates=candidates, weight=weight, max_tokens=limit, risk=risk))
     return tuple(stages)
 
@@ -227,7 +229,7 @@ def describe(recipe: Recipe) -> str:
         line += f" by {recipe.fuse.method}"
     for stage in recipe.rerank:
         line += f" → {stage.kind} {stage.candidates} ({_short(stage.mix)})"
-    return line
+    return line if recipe.group.by == "best" else f"{line}, the best {recipe.group.passages} passages added up"
 
 
 def _short(share: float) -> str:

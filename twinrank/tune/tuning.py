@@ -169,6 +169,10 @@ def tune(
     space = space or Space(base, default_knobs(base, models, rerankers))
     load_optuna()
     _check_split(dataset)
+    if base.group.by == "none":
+        raise InputError(
+            'the recipe answers with passages ([group] by = "none"), and judgments are of documents; take "best" or "sum"'
+        )
     told = progress or (lambda name, done: None)
     keeps_tokens = any(knob.name == MAXSIM and max(knob.values, key=float) for knob in space.knobs)
     tokens = (base.tokens or TokenSettings()) if keeps_tokens else None
