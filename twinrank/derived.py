@@ -254,6 +254,8 @@ class Derived:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+            if self.store.writable:  # no index needs the log of changes any more, damaged or not
+                self.store.compact_changes(self.store.sequence())
         self.refresh()
 
     def close(self) -> None:
