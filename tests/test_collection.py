@@ -766,3 +766,31 @@ def test_a_collection_within_an_indexed_folder_is_passed_over(tmp_path: Path) ->
     with Collection(tmp_path / "mine", model="none") as collection:
         assert collection.add(tmp_path).added == 1
         assert collection.add(tmp_path).unchanged == 1
+
+
+def test_the_recipe_chooses_the_vector_index_and_status_tells_what_it_misses(tmp_path: Path, tiny_model: Path) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'twinrank[faiss]'")
+    recipe = Recipe.parse("[index]\nkind = 'hnsw'\n[retrieve]\nwords = 0\nvectors = 5").with_model(str(tiny_model))
+    with Collection(tmp_path / "many", recipe=recipe) as many:
+        many.add({"id": str(number), "text": f"text {number} {number % 7}", "odd": number % 2} for number in range(1200))
+        assert "hnsw, recall@10" in str(many.status())
+        found = many.search("text 7", k=5, where="odd = 1")
+        assert len(found) == 5
+        assert found.plan
+        assert many.check().ok
+
+
+def test_damage_that_only_a_search_sees_is_mended_by_it(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = Recipe.parse("[retrieve]\nwords = 0").with_model(str(tiny_model))
+    with Collection(tmp_path / "notes", recipe=recipe) as notes:
+        notes.add(NOTES)
+        before = [(hit.id, hit.score) for hit in notes.search("honey")]
+        file = tmp_path / "notes" / "index" / "vectors.index"
+        data = bytearray(file.read_bytes())
+        keys = [key for keys, _ in notes.store.iterate_passages() for key in keys]
+        for vector in notes.store.vectors("vectors", keys):
+            data[data.index(vector.tobytes()) + 1] ^= 255
+        with file.open("r+b") as stream:  # beneath the map that is open
+            stream.write(data)
+        assert [(hit.id, hit.score) for hit in notes.search("honey")] == before
+        assert "made anew" in notes.notices[0]

@@ -21,6 +21,7 @@ from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import (
     CollectionError,
     CollectionReadOnlyError,
+    IndexDamagedError,
     ModelMismatchError,
     QueryError,
     RecipeError,
@@ -116,6 +117,7 @@ class Collection:
             self.store,
             self.analyzer,
             self.notices.append,
+            vectors=recipe.index,
             multivectors=recipe.retrieve.tokens > 0,
         )
         self._assembly = Assembly(recipe, loaded, self.store, self.analyzer, self._checked)
@@ -325,6 +327,8 @@ class Collection:
             before = self.store.sequence()
             try:
                 results = ask()
+            except IndexDamagedError as error:
+                self._derived.remake(error)
             except TwinrankError:
                 if self.store.sequence() == before:
                     raise
@@ -368,7 +372,10 @@ class Collection:
         if pipeline.rewrite is not None:
             stages.insert(0, (pipeline.rewrite.name, trace.rewriting))
         certificates = tuple(trace.certificates)
-        return Results(query, hits, perf_counter() - started, tuple(stages), tuple(_notes(trace)), certificates, verdict)
+        index = self._derived.refresh().vectors
+        plan = index.plan if index is not None and self.recipe.retrieve.vectors else ""
+        notes = tuple(_notes(trace))
+        return Results(query, hits, perf_counter() - started, tuple(stages), notes, certificates, verdict, plan)
 
     def pipeline(self, recipe: Recipe | None = None) -> Pipeline:
         """The stages that answer a query, over the documents as they are now; by another recipe where one is given.

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import CollectionBusyError, IndexDamagedError, StorageError
 from twinrank.index.multivectors import MultiVectorIndex
+from twinrank.index.settings import VectorIndexSettings
 from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
 from twinrank.status import IndexStatus
@@ -97,6 +98,14 @@ class Keeper(Protocol):
         """The index now reflects change `sequence`; keep that on disk as the index sees fit."""
         ...
 
+    def unfinished(self, index: Any) -> bool:
+        """Whether an index that reflects the store still has something to do: an approximate one to build."""
+        ...
+
+    def detail(self, index: Any) -> str:
+        """How it is searched, in words, where there is something to say."""
+        ...
+
     def close(self, index: Any) -> None: ...
 
 
@@ -137,6 +146,12 @@ class Words:
     def finish(self, index: WordIndex, sequence: int) -> None:
         index.commit(sequence)
 
+    def unfinished(self, index: WordIndex) -> bool:
+        return False
+
+    def detail(self, index: WordIndex) -> str:
+        return ""
+
     def close(self, index: WordIndex) -> None:
         index.close()
 
@@ -163,6 +178,12 @@ class ViewKeeper:
     def finish(self, index: Any, sequence: int) -> None:
         index.save(sequence)
 
+    def unfinished(self, index: Any) -> bool:
+        return False
+
+    def detail(self, index: Any) -> str:
+        return ""
+
     def close(self, index: Any) -> None:
         """Mapped files close by themselves."""
 
@@ -170,12 +191,23 @@ class ViewKeeper:
 class PassageVectors(ViewKeeper):
     """One vector a passage."""
 
+    def __init__(self, store: Store, name: str, settings: VectorIndexSettings) -> None:
+        super().__init__(store, name)
+        self.settings = settings
+
     def open(self, path: Path, stamp: str) -> VectorIndex:
-        return VectorIndex.open(path, stamp=stamp)
+        return VectorIndex.open(path, stamp=stamp, settings=self.settings)
 
     def build(self, path: Path, stamp: str, sequence: int) -> VectorIndex:
         view = self.store.views()[self.name]
-        return VectorIndex.build(path, view.dimension, self.store.iterate_vectors(self.name), sequence=sequence, stamp=stamp)
+        batches = self.store.iterate_vectors(self.name)
+        return VectorIndex.build(path, view.dimension, batches, sequence=sequence, stamp=stamp, settings=self.settings)
+
+    def unfinished(self, index: VectorIndex) -> bool:
+        return index.wants_save
+
+    def detail(self, index: VectorIndex) -> str:
+        return index.summary
 
     def put(self, index: VectorIndex, keys: Keys) -> None:
         index.add(keys, self.store.vectors(self.name, keys))
@@ -211,14 +243,21 @@ class Derived:
     """
 
     def __init__(
-        self, folder: Path, store: Store, analyzer: Analyzer, notify: Callable[[str], None], *, multivectors: bool = False
+        self,
+        folder: Path,
+        store: Store,
+        analyzer: Analyzer,
+        notify: Callable[[str], None],
+        *,
+        vectors: VectorIndexSettings | None = None,
+        multivectors: bool = False,
     ) -> None:
         self.folder = folder
         self.store = store
         self._notify = notify
         self._keepers: list[Keeper] = [
             Words(store, analyzer),
-            PassageVectors(store, VECTORS),
+            PassageVectors(store, VECTORS, vectors or VectorIndexSettings()),
             TokenVectors(store, TOKENS, multivectors),
         ]
         self._open: dict[str, Changing] = {}
@@ -244,6 +283,11 @@ class Derived:
             found: dict[str, Any] = self._open
             return Indexes(found["words"], found.get(VECTORS), found.get(TOKENS))
 
+    def remake(self, error: IndexDamagedError) -> None:
+        """Make the indexes anew where a search came upon damage in one."""
+        self._notify(f"the indexes were made anew from the store: {error}")
+        self.rebuild()
+
     def rebuild(self) -> None:
         """Delete the indexes and make them anew from the store, which encodes nothing."""
         with self._lock, self._alone():
@@ -267,6 +311,7 @@ class Derived:
     def status(self) -> tuple[IndexStatus, ...]:
         """Look at the indexes on disk without changing them."""
         sequence = self.store.sequence()
+        details = {keeper.name: keeper.detail for keeper in self._keepers}
         return tuple(
             IndexStatus(
                 name,
@@ -274,6 +319,7 @@ class Derived:
                 behind=0 if index is None or index.sequence == sequence else self._behind(index),
                 passages=0 if index is None else len(index),
                 size=0 if index is None else index.size(),
+                detail="" if index is None else details[name](index),
             )
             for name, index, _ in self._look()
         )
@@ -374,6 +420,8 @@ class Derived:
                 index = self._verified(keeper, stamp)
             if index.sequence != sequence:
                 self._take_changes(keeper, index)
+                keeper.finish(index, sequence)
+            elif keeper.unfinished(index):
                 keeper.finish(index, sequence)
         except IndexDamagedError as error:
             if path.exists():

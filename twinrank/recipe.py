@@ -28,6 +28,10 @@ vectors = 100       # candidates from the vectors; 0 leaves them out
 words = 100         # candidates from BM25; 0 leaves it out
 tokens = 0          # candidates by MaxSim over the token vectors of all passages
 
+[index]
+kind = "auto"       # of the vectors: exact, hnsw, ivf, scann, annoy; auto: exact as long as that is quick
+recall = 0.95       # of the 10 nearest, what an approximate index has to find; nlist, nprobe, m, ef_… are in docs/indexes.md
+
 [group]
 by = "best"         # a document stands where its best passage does; "sum": its best passages add up; "none": passages alone
 passages = 3        # that add up
@@ -62,7 +66,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from twinrank.errors import RecipeError
+from twinrank.errors import InputError, RecipeError
+from twinrank.index.settings import VectorIndexSettings
 from twinrank.models.hub import DEFAULT_MODEL
 from twinrank.models.trunk import Pooling
 from twinrank.stopping import TOPS
@@ -174,6 +179,7 @@ class Recipe:
     tokens: TokenSettings | None = None
     words: WordSettings = field(default_factory=WordSettings)
     retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
+    index: VectorIndexSettings = field(default_factory=VectorIndexSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     fuse: FuseSettings = field(default_factory=FuseSettings)
     rerank: tuple[RerankSettings, ...] = ()
@@ -208,7 +214,7 @@ class Recipe:
     def to_toml(self) -> str:
         """The recipe in full, defaults included, so that reading it tells everything."""
         blocks = []
-        for name in ("encoder", "passages", "translate", "tokens", "words", "retrieve", "group", "fuse", "rewrite"):
+        for name in ("encoder", "passages", "translate", "tokens", "words", "retrieve", "index", "group", "fuse", "rewrite"):
             if getattr(self, name) is not None:
                 blocks.append(_table(f"[{name}]", getattr(self, name)))
         blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
@@ -263,6 +269,8 @@ def _build(kind: type[T], tables: Mapping[str, Any], where: str) -> T:
         values[key] = _value(kind, key, value, f"{where}, {key}")
     try:
         return kind(**values)
+    except InputError as error:
+        raise RecipeError(f"{where}: {error}") from error
     except TypeError as error:  # a required key is missing
         raise RecipeError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
 
@@ -274,6 +282,7 @@ SUBTABLES: Mapping[tuple[type, str], type] = {
     (Recipe, "tokens"): TokenSettings,
     (Recipe, "words"): WordSettings,
     (Recipe, "retrieve"): RetrieveSettings,
+    (Recipe, "index"): VectorIndexSettings,
     (Recipe, "group"): GroupSettings,
     (Recipe, "fuse"): FuseSettings,
     (Recipe, "rewrite"): RewriteSettings,

@@ -38,6 +38,7 @@ def results_as_json(results: Results, explain: bool) -> dict[str, Any]:
         "stages": [{"stage": name, "seconds": seconds} for name, seconds in results.stages],
         "notes": list(results.notes),
         "certificates": [dataclasses.asdict(certificate) for certificate in results.certificates],
+        "plan": results.plan,
         "verdict": None if results.verdict is None else dataclasses.asdict(results.verdict),
         "hits": hits,
     }
@@ -74,6 +75,8 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
         note(str(results.verdict))
     milliseconds = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in results.stages)
     if explain:
+        if results.plan:
+            console.print(Text(f"vectors: {results.plan}", style="cyan"))
         for certificate in results.certificates:
             console.print(Text(str(certificate), style="cyan"))
     times = f" ({milliseconds})" if explain and milliseconds else ""

@@ -20,12 +20,15 @@ class IndexStatus:
     passages: int
     size: int
     """Bytes on disk."""
+    detail: str = ""
+    """How it is searched, and what an approximate one was found to miss."""
 
     def __str__(self) -> str:
         if not self.there:
             return f"index {self.name}: not there, made anew at the next search"
         behind = f", {counted(self.behind, 'change')} to take in when opened" if self.behind else ""
-        return f"index {self.name}: {counted(self.passages, 'passage')}, {_bytes(self.size)}{behind}"
+        detail = f", {self.detail}" if self.detail else ""
+        return f"index {self.name}: {counted(self.passages, 'passage')}, {_bytes(self.size)}{behind}{detail}"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Results(Sequence[Hit]):
     """For each rerank how much of it was done, why it ended there, and what that puts at risk."""
     verdict: Verdict | None = None
     """Whether this is an answer, where a risk or a least probability was asked for."""
+    plan: str = ""
+    """How the vectors were searched: exactly, by a graph, among those that a condition leaves."""
 
     def __len__(self) -> int:
         return len(self.hits)
