@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::twinrank.errors.TruncationWarni
 def random_recipe(base: Recipe, rerankers: list[str], seed: int) -> Recipe:
     rng = random.Random(seed)
     space = Space(base, default_knobs(base, rerankers=rerankers)).with_values("passages.size", ["24", "0"])
-    for knob in ("retrieve.vectors", "retrieve.words"):
+    for knob in ("retrieve.vectors", "retrieve.words", "retrieve.tokens"):
         space = space.with_values(knob, ["3", "10", "40"])  # fewer than 10 documents too, where the search goes deeper
     for knob in ("maxsim.candidates", "cross-encoder.candidates"):
         space = space.with_values(knob, ["0", "5", "30"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twinrank.errors import InputError
 from twinrank.recipe import EncoderSettings, Recipe, RerankSettings, TokenSettings
-from twinrank.tune.space import Space, Value, changed, default_knobs, describe, stages_of
+from twinrank.tune.space import Space, Value, changed, default_knobs, describe, searched, stages_of
 
 SPACE = Space(Recipe(), default_knobs(Recipe(), rerankers=["a reranker"]))
 
@@ -29,32 +29,33 @@ def test_whatever_is_drawn_makes_a_recipe_that_survives_its_own_toml(seed: int) 
 @given(st.integers())
 def test_what_means_nothing_beside_the_rest_is_not_drawn(seed: int) -> None:
     values = drawn(seed)
-    assert ("fuse.method" in values) == (values["sources"] == "both")
-    assert ("retrieve.words" in values) == (values["sources"] != "vectors")
+    assert ("fuse.method" in values) == (values["sources"] in ("both", "tokens and words"))
+    assert ("retrieve.words" in values) == (values["sources"] not in ("vectors", "tokens"))
     assert ("fuse.constant" in values) == (values.get("fuse.method") == "rank")
-    assert ("maxsim.weight" in values) == (values["maxsim.candidates"] != 0)
+    assert ("maxsim.weight" in values) == (values.get("maxsim.candidates", 0) != 0)
     assert ("cross-encoder.weight" in values) == (values["cross-encoder.candidates"] != 0)
 
 
 @given(st.integers())
 def test_the_stages_are_those_that_were_drawn(seed: int) -> None:
     values = drawn(seed)
-    expected = [name for name in ("vectors", "words") if values["sources"] in (name, "both")]
-    expected += [name for name in ("maxsim", "cross-encoder") if values[f"{name}.candidates"]]
+    expected = list(searched(values))
+    expected += [name for name in ("maxsim", "cross-encoder") if values.get(f"{name}.candidates", 0)]
     recipe = SPACE.recipe(values)
     assert list(stages_of(recipe)) == expected
-    assert (recipe.tokens is not None) == ("maxsim" in expected)
+    assert (recipe.tokens is not None) == ("maxsim" in expected or "tokens" in expected)
 
 
 def test_the_weights_of_both_sources_add_up_to_one() -> None:
-    recipe = SPACE.recipe({**drawn(0), "sources": "both", "fuse.weights.vectors": 0.3})
+    asked = {"sources": "both", "fuse.method": "score", "fuse.weights.words": 0.7}
+    recipe = SPACE.recipe(SPACE.draw(lambda name, values: asked.get(name, values[0])))
     assert (recipe.fuse.weights.vectors, recipe.fuse.weights.words) == (0.3, 0.7)
 
 
 @given(st.integers())
 def test_pipelines_of_one_source_keep_the_fusion_of_the_base(seed: int) -> None:
     """So that two that differ in nothing that counts are equal, and judged once."""
-    values = drawn(seed, SPACE.with_values("sources", ["vectors", "words"]))
+    values = drawn(seed, SPACE.with_values("sources", ["vectors", "words", "tokens"]))
     assert SPACE.recipe(values).fuse == SPACE.base.fuse
 
 
@@ -64,9 +65,9 @@ def test_a_knob_with_one_value_is_fixed() -> None:
 
 
 def test_named_values_take_the_type_of_the_knob() -> None:
-    space = SPACE.with_values("retrieve.words", ["30", "70"]).with_values("fuse.weights.vectors", ["0.45"])
+    space = SPACE.with_values("retrieve.words", ["30", "70"]).with_values("fuse.weights.words", ["0.45"])
     assert next(knob for knob in space.knobs if knob.name == "retrieve.words").values == (30, 70)
-    assert next(knob for knob in space.knobs if knob.name == "fuse.weights.vectors").values == (0.45,)
+    assert next(knob for knob in space.knobs if knob.name == "fuse.weights.words").values == (0.45,)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,9 @@ class Costs:
         encoder = 0.0 if recipe.encoder.model == NO_MODEL else self.parameters(recipe.encoder.model)
         if "vectors" in stages:
             total += (self.query_tokens * encoder + self.passages * DIMENSIONS) / MULTIPLICATIONS_PER_MS
+        if "tokens" in stages:
+            products = self.passages * self.passage_tokens * self.query_tokens * DIMENSIONS
+            total += (self.query_tokens * encoder + products) / MULTIPLICATIONS_PER_MS
         for stage in recipe.rerank:
             if stage.kind == "maxsim":
                 total += MAXSIM_PAIR * stage.candidates + self.query_tokens * encoder / MULTIPLICATIONS_PER_MS

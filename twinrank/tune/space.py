@@ -22,9 +22,22 @@ def always(values: Values) -> bool:
     return True
 
 
-def searches(*sources: str) -> Callable[[Values], bool]:
-    """Whether candidates come from one of these: vectors, words, both."""
-    return lambda values: values["sources"] in sources
+def searched(values: Values) -> tuple[str, ...]:
+    """Where candidates come from.
+
+    >>> searched({"sources": "both"}), searched({"sources": "tokens and words"})
+    (('vectors', 'words'), ('tokens', 'words'))
+    """
+    sources = str(values["sources"])
+    return ("vectors", "words") if sources == "both" else tuple(sources.split(" and "))
+
+
+def searches(source: str) -> Callable[[Values], bool]:
+    return lambda values: source in searched(values)
+
+
+def fuses(values: Values) -> bool:
+    return len(searched(values)) > 1
 
 
 def above_zero(knob: str) -> Callable[[Values], bool]:
@@ -48,8 +61,12 @@ class Knob:
             raise InputError(f"the knob {self.name} takes values like {self.values[0]!r}; got {text!r}") from error
 
 
+def keeps_tokens(values: Values) -> bool:
+    return "tokens" in searched(values) or float(values.get(MAXSIM, 0)) > 0
+
+
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SOURCES = ("both", "vectors", "words")
+SOURCES = ("both", "vectors", "words", "tokens", "tokens and words")
 MAXSIM = "maxsim.candidates"
 CROSS = "cross-encoder.candidates"
 SPECIAL = (
@@ -82,17 +99,18 @@ def default_knobs(base: Recipe, models: Sequence[str] = (), rerankers: Sequence[
         Knob("encoder.pooling", (base.encoder.pooling,)),
         Knob("passages.size", tuple(dict.fromkeys([base.passages.size, 128, 0]))),
         Knob("sources", sources),
-        Knob("retrieve.vectors", (20, 50, 100, 200), searches("vectors", "both")),
-        Knob("retrieve.words", (20, 50, 100, 200), searches("words", "both")),
-        Knob("words.language", languages, searches("words", "both")),
-        Knob("fuse.method", get_args(FusionMethod), searches("both")),
-        Knob("fuse.weights.vectors", WEIGHTS, lambda values: values.get("fuse.method") in ("score", "rank")),
+        Knob("retrieve.vectors", (20, 50, 100, 200), searches("vectors")),
+        Knob("retrieve.tokens", (20, 50, 100), searches("tokens")),
+        Knob("retrieve.words", (20, 50, 100, 200), searches("words")),
+        Knob("words.language", languages, searches("words")),
+        Knob("fuse.method", get_args(FusionMethod), fuses),
+        Knob("fuse.weights.words", WEIGHTS, lambda values: values.get("fuse.method") in ("score", "rank")),
         Knob("fuse.constant", (5, 20, 60), lambda values: values.get("fuse.method") == "rank"),
         Knob("group.by", tuple(dict.fromkeys([base.group.by, "best", "sum"]))),
-        Knob(MAXSIM, (0, 20, 50, 100) if has_encoder else (0,)),
+        Knob(MAXSIM, (0, 20, 50, 100) if has_encoder else (0,), lambda values: "tokens" not in searched(values)),
         Knob("maxsim.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(MAXSIM)),
-        Knob("tokens.format", ((base.tokens or TokenSettings()).format,), above_zero(MAXSIM)),
-        Knob("tokens.pooling", ((base.tokens or TokenSettings()).pooling,), above_zero(MAXSIM)),
+        Knob("tokens.format", ((base.tokens or TokenSettings()).format,), keeps_tokens),
+        Knob("tokens.pooling", ((base.tokens or TokenSettings()).pooling,), keeps_tokens),
         Knob(CROSS, (0, 10, 20, 50, 100) if readers else (0,)),
         Knob("cross-encoder.model", readers or ("",), above_zero(CROSS)),
         Knob("cross-encoder.weight", (0.2, 0.4, 0.6, 0.8, 1.0), above_zero(CROSS)),
@@ -138,20 +156,18 @@ class Space:
 
     def recipe(self, values: Values) -> Recipe:
         """The recipe that these values make of the base. Raises RecipeError where they make none."""
-        recipe = self.base
-        sources = values["sources"]
-        if values.get(MAXSIM, 0) and recipe.tokens is None:
-            recipe = _with_tokens(recipe)
-        if not values.get(MAXSIM, 0) and not recipe.retrieve.tokens:
-            recipe = replace(recipe, tokens=None)
+        recipe, sources = replace(self.base, rerank=()), searched(values)
+        recipe = _with_tokens(recipe) if keeps_tokens(values) else replace(recipe, tokens=None)
         for name, value in values.items():
             if name not in SPECIAL:
                 recipe = changed(recipe, name, value)
-        if sources != "both":  # the other source is left out, and its weight and the fusion mean nothing
-            recipe = changed(recipe, "retrieve.words" if sources == "vectors" else "retrieve.vectors", 0)
+        for source in {"vectors", "words", "tokens"} - set(sources):
+            recipe = changed(recipe, f"retrieve.{source}", 0)
+        if not fuses(values):  # then the fusion means nothing
             recipe = replace(recipe, fuse=self.base.fuse)
-        if "fuse.weights.vectors" in values:
-            recipe = changed(recipe, "fuse.weights.words", round(1 - float(values["fuse.weights.vectors"]), 6))
+        if "fuse.weights.words" in values:
+            other = next(source for source in sources if source != "words")
+            recipe = changed(recipe, f"fuse.weights.{other}", round(1 - float(values["fuse.weights.words"]), 6))
         return replace(recipe, rerank=_stages(values, self.base))
 
 
@@ -201,7 +217,7 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
     >>> stages_of(Recipe())
     ('vectors', 'words')
     """
-    sources = [name for name in ("vectors", "words", "tokens") if getattr(recipe.retrieve, name)]
+    sources = [name for name in ("vectors", "tokens", "words") if getattr(recipe.retrieve, name)]
     if recipe.encoder.model == "none":
         sources = ["words"]
     return (*sources, *(stage.kind for stage in recipe.rerank))
@@ -213,19 +229,15 @@ def describe(recipe: Recipe) -> str:
     >>> describe(Recipe())
     'vectors 100 (.6) + words 100 (.4)'
     """
-    both = bool(recipe.retrieve.vectors and recipe.retrieve.words) and recipe.encoder.model != "none"
-    weights = recipe.fuse.weights
-    total = weights.vectors + weights.words
+    sources = [name for name in stages_of(recipe) if name in ("vectors", "tokens", "words")]
+    total = sum(getattr(recipe.fuse.weights, name) for name in sources)
     parts = []
-    if recipe.retrieve.vectors and recipe.encoder.model != "none":
-        share = f" ({_short(weights.vectors / total)})" if both else ""
-        parts.append(f"vectors {recipe.retrieve.vectors}{share}")
-    if recipe.retrieve.words:
-        share = f" ({_short(weights.words / total)})" if both else ""
-        unstemmed = " unstemmed" if recipe.words.language == "none" else ""
-        parts.append(f"words{unstemmed} {recipe.retrieve.words}{share}")
+    for name in sources:
+        unstemmed = " unstemmed" if name == "words" and recipe.words.language == "none" else ""
+        share = f" ({_short(getattr(recipe.fuse.weights, name) / total)})" if len(sources) > 1 else ""
+        parts.append(f"{name}{unstemmed} {getattr(recipe.retrieve, name)}{share}")
     line = " + ".join(parts)
-    if both and recipe.fuse.method != "score":
+    if len(sources) > 1 and recipe.fuse.method != "score":
         line += f" by {recipe.fuse.method}"
     for stage in recipe.rerank:
         line += f" → {stage.kind} {stage.candidates} ({_short(stage.mix)})"

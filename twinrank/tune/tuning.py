@@ -174,13 +174,17 @@ def tune(
             'the recipe answers with passages ([group] by = "none"), and judgments are of documents; take "best" or "sum"'
         )
     told = progress or (lambda name, done: None)
-    keeps_tokens = any(knob.name == MAXSIM and max(knob.values, key=float) for knob in space.knobs)
-    tokens = (base.tokens or TokenSettings()) if keeps_tokens else None
+    tokens = (base.tokens or TokenSettings()) if _may_keep_tokens(space) else None
     outputs = Outputs(dataset, folder=folder, tokens=tokens, progress=lambda done: told("documents", done), on_added=on_added)
     try:
         return _Run(Judge(outputs, dataset.queries, dataset.qrels), space, limits, budget, told).tuning()
     finally:
         outputs.close()
+
+
+def _may_keep_tokens(space: Space) -> bool:
+    values = {knob.name: knob.values for knob in space.knobs}
+    return any("tokens" in str(source) for source in values["sources"]) or max(float(count) for count in values[MAXSIM]) > 0
 
 
 def _check_split(dataset: Dataset) -> None:
