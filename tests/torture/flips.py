@@ -118,6 +118,8 @@ def _try_all(folder: Path, damages: Sequence[Damage]) -> tuple[dict[str, Any], l
             problems.append(f"a child died ({death}) within {part[0]} to {part[-1]}")
             continue
         for damage, (verdicts, detail) in zip(part, results, strict=True):
+            if damage[0] == "recipe.toml" and "undetected" in verdicts:
+                verdicts = ["recipe.toml, taken as an edit of its owner's"]
             counts.update(verdicts)
             by_file[Path(damage[0]).name if damage[0].count("/") < 2 else f"words/*{Path(damage[0]).suffix}"] += 1
             if {"undetected", "wrong answer", "raw error", "search raised a raw error"} & set(verdicts):
