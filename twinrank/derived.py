@@ -37,13 +37,19 @@ AT_ONCE = 4096
 @contextmanager
 def one_at_a_time(lock: Path, patience: float, doing: str) -> Iterator[None]:
     """Hold a lock file, which dies with its process; wait `patience` seconds for it, then raise CollectionBusyError."""
+    held = FileLock(lock)
     try:
-        with FileLock(lock).acquire(timeout=patience):
-            yield
+        held.acquire(timeout=patience)
     except Timeout as error:
         raise CollectionBusyError(
             f"another process has been {doing} for {patience:.0f} seconds; try again when it has finished"
         ) from error
+    except OSError as error:
+        raise StorageError(f"{lock} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 class Indexes(NamedTuple):

@@ -164,7 +164,8 @@ class Database:
             try:
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
                 connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-                connection.execute("PRAGMA journal_mode=WAL")
+                if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":  # a failing write is not told
+                    raise StorageError(f"{self.path} could not be created: the disk is full, or cannot be written")
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.execute("BEGIN")
                 for statement in SCHEMA.split(";\n"):
