@@ -15,7 +15,7 @@ from twinrank.abstention import Curve, Ladder
 from twinrank.calibration import SINGLE, Calibrator, Logistic
 from twinrank.collection import Collection
 from twinrank.errors import CalibrationError
-from twinrank.evaluate.experiment import place_of
+from twinrank.evaluate.experiment import fill, place_of
 from twinrank.readers import Dataset
 from twinrank.recipe import Recipe
 from twinrank.reliability import Reliability
@@ -107,9 +107,9 @@ class Calibrating:
 
 def own_collection(dataset: Dataset, recipe: Recipe, progress: Callable[[str, int], None] | None = None) -> Collection:
     """The data set's own collection, where `twinrank eval` keeps it, with every document in it."""
-    collection = Collection(place_of(dataset, recipe), recipe=recipe)
-    collection.add(dataset.documents(), progress=None if progress is None else partial(progress, "documents"))
-    return collection
+    place = place_of(dataset, recipe)
+    fill(dataset, recipe, place, None if progress is None else partial(progress, "documents"))
+    return Collection(place, recipe=recipe, create=False)
 
 
 def calibrate(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -13,15 +15,24 @@ from time import perf_counter
 import numpy as np
 
 from twinrank.collection import Collection
+from twinrank.encoding import TOKENS
 from twinrank.errors import DataError
-from twinrank.evaluate.metrics import DEFAULT_MEASURES, Measured, measure
-from twinrank.ingest import AddReport
+from twinrank.evaluate.metrics import DEFAULT_MEASURES, Measured, check_measures, measure
+from twinrank.ingest import AddReport, Ingest
+from twinrank.loaded import Loaded
 from twinrank.readers import Dataset
 from twinrank.recipe import Recipe
+from twinrank.text import counted
 from twinrank.types import Run
 
 DEPTH = 100
 """Documents ranked for a query: as deep as the default measures look."""
+
+BLOCK = 10
+"""Queries that one recipe answers before the next one's turn, so that a busy minute falls on all of them."""
+
+TOOK, TOOK_TOKENS = "evaluate: seconds", "evaluate: seconds for tokens"
+"""Entries of a collection's store that say what making it took, and what making the index over its tokens took."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,9 @@ class Outcome:
     measured: Measured
     run: Run
     milliseconds: tuple[float, ...]
-    """Time of each query, in their order."""
+    """Time of each query, in their order, for 100 documents."""
+    place: Path
+    """Its collection, which may be other recipes' too."""
 
     def percentile(self, share: float) -> float:
         return float(np.percentile(self.milliseconds, share))
@@ -50,6 +63,11 @@ class Experiment:
     unknown: int
     """Judged documents that the collection does not hold; they count as not found."""
     outcomes: Mapping[str, Outcome]
+    notes: tuple[str, ...] = ()
+    """What the reader of the figures should know about the judgments and the rankings."""
+
+
+Progress = Callable[[str, int], None]
 
 
 def evaluate(
@@ -58,41 +76,77 @@ def evaluate(
     *,
     folder: Path | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
-    progress: Callable[[str, int], None] | None = None,
+    progress: Progress | None = None,
     on_added: Callable[[AddReport], None] | None = None,
 ) -> Experiment:
     """Index the data set once for each way of storing it, run its judged queries through every recipe, and measure.
 
-    Collections are kept in `folder` (default: the user's cache), so that what was encoded once is not encoded again.
-    `progress` is told ("documents" or a recipe's name, how many more are done).
+    Collections are kept in `folder` (default: the user's cache), so that what was encoded once is not encoded again. The
+    recipes take turns, a few queries each. `progress` is told ("documents" or "searches", how many more are done).
     """
+    check_measures(measures)
+    judged = judged_queries(dataset)
+    told = progress or _silent
+    with ExitStack() as stack:
+        opened, filled = {}, set[Path]()
+        for name, recipe in recipes.items():
+            place = place_of(dataset, recipe, folder)
+            if place not in filled:
+                fill(dataset, recipe, place, partial(told, "documents"), on_added)
+                filled.add(place)
+            opened[name] = stack.enter_context(Collection(place, recipe=recipe, create=False))
+            _make_indexes(opened[name])
+        runs, times = search_in_turns(opened, judged, partial(told, "searches"))
+        first = next(iter(opened.values()))
+        unknown = _unknown(first, dataset)
+        qrels = {query: dataset.qrels[query] for query in judged}
+        outcomes = {
+            name: Outcome(
+                recipes[name], measure(qrels, runs[name], measures), runs[name], tuple(times[name]), opened[name].path
+            )
+            for name in opened
+        }
+        notes = (*_notes_on_judgments(dataset, judged, unknown), *_notes_on_rankings(runs), *_notices(opened))
+        return Experiment(dataset.name, dataset.split, len(first), len(judged), len(unknown), outcomes, notes)
+
+
+def judged_queries(dataset: Dataset) -> dict[str, str]:
+    """The queries with a relevant document; raises DataError where there is none."""
     judged = {
         query: text for query, text in dataset.queries.items() if any(g > 0 for g in dataset.qrels.get(query, {}).values())
     }
     if not judged:
-        raise DataError(f"{dataset.name}, split {dataset.split!r}: no query of it has both a text and a relevant document")
-    told = progress or _silent
-    filled: set[Path] = set()
-    outcomes, documents, unknown = {}, 0, 0
-    for name, recipe in recipes.items():
-        place = place_of(dataset, recipe, folder)
-        with Collection(place, recipe=recipe) as collection:
-            if place not in filled:
-                report = collection.add(dataset.documents(), progress=partial(told, "documents"))
-                if on_added is not None and report.added + report.updated:
-                    on_added(report)
-                filled.add(place)
-            documents = len(collection)
-            unknown = _count_unknown(collection, dataset)
-            outcomes[name] = _run(collection, judged, dataset, measures, partial(told, name))
-    return Experiment(dataset.name, dataset.split, documents, len(judged), unknown, outcomes)
+        raise DataError(
+            f"{dataset.name}, split {dataset.split!r}: no query of it has both a text and a relevant document (a grade above 0)"
+        )
+    return judged
+
+
+def sample(dataset: Dataset, queries: int, seed: int = 0) -> Dataset:
+    """The data set with so many of its judged queries, drawn by chance; the same seed draws the same ones."""
+    judged = list(judged_queries(dataset))
+    if queries < 1:
+        raise DataError(f"a sample has 1 query at least; got {queries}")
+    drawn = np.random.default_rng(seed).permutation(len(judged))[:queries]
+    kept = {judged[place]: dataset.queries[judged[place]] for place in sorted(drawn.tolist())}
+    return replace(dataset, queries=kept, qrels={query: dataset.qrels[query] for query in kept})
+
+
+# -- storing -------------------------------------------------------------------------------------------------------------
 
 
 def place_of(dataset: Dataset, recipe: Recipe, folder: Path | None = None) -> Path:
-    """The collection's folder: one for each state of the corpus and way of storing it."""
+    """The collection's folder: one for each state of the corpus and way of storing it.
+
+    A way of storing is what the models are, to the last weight and the number format that they run in here, how documents are
+    cut, and the language of the word index, of which a collection has one. `needs_vectors` decides whether vectors are kept.
+    """
     corpus = Path(dataset.corpus).resolve()
     facts = corpus.stat()
-    identity = [corpus, facts.st_size, facts.st_mtime_ns, recipe.encoder, recipe.passages]
+    models = Loaded(recipe).passages
+    views = [] if models is None else [(plan.name, plan.fingerprint, sorted(plan.settings.items())) for plan in models.views]
+    kept = "vectors" if needs_vectors(recipe) else "words"
+    identity = [corpus, facts.st_size, facts.st_mtime_ns, recipe.stored, views, recipe.words, kept]
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=6).hexdigest()
     if folder is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -101,30 +155,122 @@ def place_of(dataset: Dataset, recipe: Recipe, folder: Path | None = None) -> Pa
     return folder / f"{dataset.name}-{digest}.twinrank"
 
 
+def needs_vectors(recipe: Recipe) -> bool:
+    """Whether anything in the recipe looks at what an encoder makes of the passages; an anytime rerank predicts from it."""
+    return bool(recipe.retrieve.vectors or recipe.tokens is not None or any(stage.risk for stage in recipe.rerank))
+
+
+def fill(
+    dataset: Dataset,
+    recipe: Recipe,
+    place: Path,
+    progress: Callable[[int], None] | None = None,
+    on_added: Callable[[AddReport], None] | None = None,
+) -> None:
+    """Put every document of the corpus into the collection at `place`, and note how long that took."""
+    with Collection(place, recipe=recipe) as collection:
+        fresh, started = not len(collection), perf_counter()
+        if needs_vectors(recipe):
+            report = collection.add(dataset.documents(), progress=progress)
+        else:  # cut as the encoder would have it, so that the passages are those of other recipes; but not encoded
+            report = AddReport()
+            loaded = Loaded(recipe)
+            ingest = Ingest(collection.store, loaded.passages, recipe.passages, loaded.translate, encode=False)
+            ingest.add(dataset.documents(), report, progress)
+            collection.pipeline()
+        if fresh:
+            collection.store.set_meta(TOOK, json.dumps(perf_counter() - started))
+            if _has_token_index(collection):
+                collection.store.set_meta(TOOK_TOKENS, json.dumps(0.0))  # it was made on the way
+        elif report.added + report.updated:
+            collection.store.set_meta(TOOK, json.dumps(None))  # made in several goes: nobody knows
+        if on_added is not None and report.added + report.updated:
+            on_added(report)
+
+
+def _make_indexes(collection: Collection) -> None:
+    """Make what the recipe searches and another recipe of the same storage had no need of: the index over tokens."""
+    if not collection.recipe.retrieve.tokens or _has_token_index(collection):
+        return
+    started = perf_counter()
+    collection.pipeline()
+    collection.store.set_meta(TOOK_TOKENS, json.dumps(perf_counter() - started))
+
+
+def _has_token_index(collection: Collection) -> bool:
+    return any(index.name == TOKENS and index.there for index in collection.status().indexes)
+
+
+def seconds_to_make(collection: Collection) -> float | None:
+    """From documents to a collection that its recipe can search; None where it was made in several goes."""
+    entries = [TOOK, TOOK_TOKENS] if collection.recipe.retrieve.tokens else [TOOK]
+    told = [json.loads(collection.store.get_meta(entry) or "null") for entry in entries]
+    return None if None in told else float(sum(told))
+
+
+# -- searching -----------------------------------------------------------------------------------------------------------
+
+
+def search_in_turns(
+    collections: Mapping[str, Collection], queries: Mapping[str, str], progress: Callable[[int], None] | None = None
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, list[float]]]:
+    """Ask every collection every query, one at a time: (rankings by name, milliseconds by name)."""
+    runs: dict[str, dict[str, dict[str, float]]] = {name: {} for name in collections}
+    times: dict[str, list[float]] = {name: [] for name in collections}
+    warm = f"{next(iter(queries.values()))} again"  # no query of the set: what was asked before is remembered
+    for collection in collections.values():
+        collection.search(warm, k=DEPTH)  # opens models and indexes, outside the clock
+    texts = list(queries.items())
+    for start in range(0, len(texts), BLOCK):
+        for name, collection in collections.items():
+            for query, text in texts[start : start + BLOCK]:
+                started = perf_counter()
+                results = collection.search(text, k=DEPTH)
+                times[name].append(1000 * (perf_counter() - started))
+                runs[name][query] = {hit.id: hit.score for hit in results}
+            if progress is not None:
+                progress(len(texts[start : start + BLOCK]))
+    return runs, times
+
+
 def _silent(name: str, done: int) -> None:
     """Progress that nobody watches."""
 
 
-def _count_unknown(collection: Collection, dataset: Dataset) -> int:
+# -- what the reader of the figures should know --------------------------------------------------------------------------
+
+
+def _unknown(collection: Collection, dataset: Dataset) -> set[str]:
     judged = sorted({document for grades in dataset.qrels.values() for document, grade in grades.items() if grade > 0})
-    return sum(document is None for document in collection.get(judged))
+    return {identifier for identifier, found in zip(judged, collection.get(judged), strict=True) if found is None}
 
 
-def _run(
-    collection: Collection,
-    queries: Mapping[str, str],
-    dataset: Dataset,
-    measures: Sequence[str],
-    progress: Callable[[int], None],
-) -> Outcome:
-    run: dict[str, dict[str, float]] = {}
-    times = []
-    collection.search(next(iter(queries.values())), k=DEPTH)  # opens models and indexes, outside the clock
-    for query, text in queries.items():
-        started = perf_counter()
-        results = collection.search(text, k=DEPTH)
-        times.append(1000 * (perf_counter() - started))
-        run[query] = {hit.id: hit.score for hit in results}
-        progress(1)
-    qrels = {query: dataset.qrels[query] for query in queries}
-    return Outcome(collection.recipe, measure(qrels, run, measures), run, tuple(times))
+def _notes_on_judgments(dataset: Dataset, judged: Mapping[str, str], unknown: set[str]) -> Iterator[str]:
+    if left_out := len(dataset.queries) - len(judged):
+        yield f"{_queries(left_out)} of the split without a relevant document by its judgments: left out"
+    if unknown:
+        yield f"{len(unknown):,} relevant documents of the judgments are not in the corpus; they count as not found"
+    hopeless = [
+        query for query in judged if all(document in unknown for document, grade in dataset.qrels[query].items() if grade > 0)
+    ]
+    if hopeless:
+        yield f"{_queries(len(hopeless))} whose relevant documents are all missing, such as {hopeless[0]!r}: 0 for every recipe"
+    if len(judged) == 1:
+        yield "one query: these figures say nothing about any other"
+
+
+def _notes_on_rankings(runs: Mapping[str, Run]) -> Iterator[str]:
+    for name, run in runs.items():
+        if tied := sum(len(scores) > 1 and len(set(scores.values())) == 1 for scores in run.values()):
+            yield f"{name}: all scores tied for {_queries(tied)}, whose documents stand in the order of their ids, not of merit"
+
+
+def _notices(collections: Mapping[str, Collection]) -> Iterator[str]:
+    for name, collection in collections.items():
+        for notice in collection.notices:
+            yield f"{name}: {notice}"
+        collection.notices.clear()
+
+
+def _queries(count: int) -> str:
+    return counted(count, "query") if count == 1 else f"{count:,} queries"
