@@ -42,7 +42,7 @@ def test_each_pipeline_is_tried_once_and_the_default_first() -> None:
 
 
 def test_each_source_alone_both_and_each_reranker_are_tried_before_chance() -> None:
-    first = [stages_of(recipe) for recipe in tried(0)[1:8]]
+    first = [stages_of(recipe) for recipe in tried(0)[:8]]
     assert set(first) >= {
         ("vectors", "words"),
         ("vectors",),

@@ -116,4 +116,4 @@ def test_changing_one_key_leaves_the_others() -> None:
 def test_a_pipeline_is_described_in_a_line() -> None:
     stages = (RerankSettings(kind="maxsim", candidates=50, weight=0.4), RerankSettings(model="m", candidates=20))
     recipe = Recipe(tokens=TokenSettings(), rerank=stages)
-    assert describe(recipe) == "vectors 100 (.6) + words 100 (.4) → maxsim 50 (.4) → cross-encoder 20 (1)"
+    assert describe(recipe) == "vectors 100 + words 100 → maxsim 50 (.4) → cross-encoder 20 (1)"
