@@ -14,7 +14,6 @@ from twinrank.recipe import Recipe
 from twinrank.tune.judge import Figures
 from twinrank.tune.space import stages_of
 
-
 TOLERANCE = 0.5
 """Standard errors by which a pipeline with fewer stages may be worse than the best and still be taken."""
 
@@ -56,7 +55,7 @@ Rule: TypeAlias = Callable[[Mapping[Recipe, Figures], Callable[[Recipe], float]]
 
 
 def best(figures: Mapping[Recipe, Figures], cost: Callable[[Recipe], float]) -> Recipe:
-    """The best mean, unless a pipeline with fewer stages lies within half a standard error of it: a stage has to earn its place.
+    """The best mean, unless one with fewer stages lies within half a standard error of it: a stage has to earn its place.
 
     The standard error is that of the paired difference. The usual rule takes a whole one (Breiman et al. 1984, section
     3.4.3); half of one gained more on held-out folds (docs/tuning.md). Of equal means the cheapest is taken.
