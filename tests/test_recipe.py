@@ -49,7 +49,7 @@ def test_every_built_in_recipe_reads_back(name: str) -> None:
         ("[retrieve]\nwords = 0\nvectors = 0", "all 0"),
         ("[passages]\nsize = 4", "the size of passages is 4 tokens"),
         ("[passages]\nsize = 100\noverlap = 100", "the overlap of passages is 100 tokens"),
-        ("[fuse]\nmethod = 'magic'", "fuse, method: expected one of score, rank, got 'magic'"),
+        ("[fuse]\nmethod = 'magic'", "fuse, method: expected one of auto, score, rank, got 'magic'"),
         ("[fuse]\nweights = 3", "fuse, weights: expected a table, got 3"),
         ("[[rerank]]\nkind = 'bm25'", "rerank, kind: expected one of cross-encoder, maxsim"),
         ("[[rerank]]\nkind = 'maxsim'\nmodel = 'm'", "maxsim takes no model"),

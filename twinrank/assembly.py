@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from twinrank import learned
+from twinrank import learned, weighing
 from twinrank.derived import Indexes
 from twinrank.encoding import TOKENS, VECTORS, ViewPlan
 from twinrank.errors import RecipeError
@@ -24,6 +24,7 @@ from twinrank.search.fuse import Fusion
 from twinrank.search.pipeline import Pipeline
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource
+from twinrank.search.weights import Views
 from twinrank.store import Store
 from twinrank.text import Analyzer
 from twinrank.types import Encoder, Keys, Scores, Vectors
@@ -38,16 +39,32 @@ class Assembly:
     store: Store
     analyzer: Analyzer
     checked: Callable[[ViewPlan], None]
+    agreements: weighing.Known = field(default_factory=dict)
 
     def pipeline(self, indexes: Indexes) -> Pipeline:
         fuse = self.recipe.fuse
         weights = {"vectors": fuse.weights.vectors, "words": fuse.weights.words, "tokens": fuse.weights.tokens}
+        sources = self._sources(indexes)
         return Pipeline(
-            self._sources(indexes),
-            Fusion(fuse.method, weights, fuse.constant),
+            sources,
+            Fusion(fuse.method, weights, fuse.constant, self._views(sources, indexes)),
             [self._rerank(number, indexes) for number in range(len(self.recipe.rerank))],
             self.loaded.rewrite,
         )
+
+    def weigh(self, indexes: Indexes) -> None:
+        """Measure what the weights are decided by, where that is due: while documents are added rather than at a search."""
+        self._views(self._sources(indexes), indexes)
+
+    def _views(self, sources: Sequence[tuple[IndexSource[Any], int]], indexes: Indexes) -> Views:
+        by_name = {source.name: source for source, _ in sources}
+        if self.recipe.fuse.method != "auto" or set(by_name) != {"vectors", "words"}:
+            return Views()  # nothing is decided
+        assert self.loaded.encoder is not None
+        assert indexes.vectors is not None
+        stamp = f"{self.loaded.encoder.fingerprint} {self.analyzer.fingerprint}"
+        agreement = weighing.agreement(self.store, stamp, indexes.vectors, **by_name, known=self.agreements)
+        return Views(self.loaded.contrast, agreement)
 
     def _sources(self, indexes: Indexes) -> list[tuple[IndexSource[Any], int]]:
         retrieve = self.recipe.retrieve
@@ -67,7 +84,7 @@ class Assembly:
                 (IndexSource("tokens", indexes.tokens, lambda text: late.encode([text], side="query")[0]), candidates)
             )
         if retrieve.words:
-            sources.append((IndexSource("words", indexes.words, self.analyzer), retrieve.words))
+            sources.append((IndexSource("words", indexes.words, self.analyzer, indexes.words.bound), retrieve.words))
         if not sources:
             raise RecipeError('the recipe retrieves by vectors alone and has no encoder (model = "none"); set retrieve, words')
         return sources

@@ -201,7 +201,7 @@ class Collection:
             self._check_passages()
             encoder, translate = self._writing_encoder(), self._loaded.translate
             Ingest(self.store, encoder, self.recipe.passages, translate).add(given, report, progress)
-            self._derived.refresh()
+            self._assembly.weigh(self._derived.refresh())
         return report
 
     def delete(self, ids: Iterable[str] | str) -> list[str]:
@@ -364,7 +364,7 @@ class Collection:
         depth = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
-            hits = self._hits(self._documents(pipeline.run_behind(ranking, text, depth, allowed)), k, trace, chances)
+            hits = self._hits(self._documents(pipeline.run_behind(ranking, text, depth, allowed, trace)), k, trace, chances)
         verdict = None
         if calibration is not None:
             hits, verdict = calibration.answer(hits, k, wish)
@@ -374,8 +374,8 @@ class Collection:
         certificates = tuple(trace.certificates)
         index = self._derived.refresh().vectors
         plan = index.plan if index is not None and self.recipe.retrieve.vectors else ""
-        notes = tuple(_notes(trace))
-        return Results(query, hits, perf_counter() - started, tuple(stages), notes, certificates, verdict, plan)
+        notes, weights = tuple(_notes(trace)), str(trace.weighing or "")
+        return Results(query, hits, perf_counter() - started, tuple(stages), notes, certificates, verdict, plan, weights)
 
     def pipeline(self, recipe: Recipe | None = None) -> Pipeline:
         """The stages that answer a query, over the documents as they are now; by another recipe where one is given.

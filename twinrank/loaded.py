@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import cast, get_args
 
 from twinrank.encoding import PassageEncoder
 from twinrank.errors import DocumentError, RecipeError
@@ -21,7 +21,8 @@ from twinrank.recipe import NO_MODEL, EncoderSettings, Recipe, RerankSettings, T
 from twinrank.search.anytime import Pace
 from twinrank.search.cache import PairScores, Recent, digest
 from twinrank.search.rewrite import Rewrite
-from twinrank.types import Document, Encoder, Vectors
+from twinrank.search.weights import UNRELATED, contrast_of
+from twinrank.types import Document, Encoder, Side, Vectors
 
 QUERIES = 1000
 """Queries whose vectors are remembered."""
@@ -73,6 +74,16 @@ class Loaded:
     def late(self) -> LateInteraction | None:
         """What gives one vector a token."""
         return None if self.passages is None else self.passages.late
+
+    @cached_property
+    def contrast(self) -> float:
+        """How far apart the encoder holds texts that have nothing in common; 1 without an encoder."""
+        if self.encoder is None:
+            return 1.0
+        queries, documents = (  # not by `encode`, which would tell the user that these are cut
+            self.encoder.embed(self.encoder.tokenize(UNRELATED, side=side), side=side) for side in get_args(Side)
+        )
+        return contrast_of(queries, documents)
 
     def scorer(self, settings: RerankSettings) -> CrossEncoder:
         """The cross-encoder of a stage; stages that differ in candidates and weight alone share one."""

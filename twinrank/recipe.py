@@ -37,7 +37,7 @@ by = "best"         # a document stands where its best passage does; "sum": its 
 passages = 3        # that add up
 
 [fuse]
-method = "score"    # or "rank": reciprocal rank fusion
+method = "auto"     # decided for each query; "score": the weights below; "rank": reciprocal rank fusion
 weights = { vectors = 0.6, words = 0.4, tokens = 0.6 }
 constant = 60       # of reciprocal rank fusion
 
@@ -80,7 +80,7 @@ else:
 
 NO_MODEL = "none"
 
-FusionMethod = Literal["score", "rank"]
+FusionMethod = Literal["auto", "score", "rank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class FuseWeights:
 
 @dataclass(frozen=True, slots=True)
 class FuseSettings:
-    method: FusionMethod = "score"
+    method: FusionMethod = "auto"
     weights: FuseWeights = field(default_factory=FuseWeights)
     constant: int = 60
 

@@ -39,6 +39,7 @@ def results_as_json(results: Results, explain: bool) -> dict[str, Any]:
         "notes": list(results.notes),
         "certificates": [dataclasses.asdict(certificate) for certificate in results.certificates],
         "plan": results.plan,
+        "weights": results.weights,
         "verdict": None if results.verdict is None else dataclasses.asdict(results.verdict),
         "hits": hits,
     }
@@ -77,6 +78,8 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
     if explain:
         if results.plan:
             console.print(Text(f"vectors: {results.plan}", style="cyan"))
+        if results.weights:
+            console.print(Text(results.weights, style="cyan"))
         for certificate in results.certificates:
             console.print(Text(str(certificate), style="cyan"))
     times = f" ({milliseconds})" if explain and milliseconds else ""

@@ -114,7 +114,7 @@ def test_the_trace_tells_each_stages_score_and_rank_and_where_a_passage_was_not_
 
 def test_running_deeper_asks_the_sources_for_more() -> None:
     table = Table({key: float(key) for key in range(10)})
-    assert len(pipeline(HALF, table).run_deeper("query", 7)) == 7
+    assert len(pipeline(HALF, table).run_behind(Ranking.empty(), "query", 7)) == 7
     assert table.asked == [7]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -185,6 +186,17 @@ class WordIndex:
                     query = self._among(query, allowed)
                     allowed, share = None, 1.0
             return _first(searcher, query, min(k, total), total, allowed, share)
+
+    def bound(self, terms: Sequence[str]) -> float:
+        """What no passage's score reaches: that of one which holds each of the terms without end, and nothing else.
+
+        A term that no passage holds counts too, so that a query of which little is found has low scores for its bound.
+        """
+        total = int(self._searcher.num_docs)
+        with _translated(self.folder):
+            holding = {term: self._searcher.doc_freq("terms", term) for term in set(terms)}
+        idf = {term: math.log(1 + (max(total - n, 0) + 0.5) / (n + 0.5)) for term, n in holding.items()}
+        return (K1 + 1) * sum(idf[term] for term in terms)
 
     def explain(self, terms: Sequence[str], key: int) -> list[tuple[str, float]]:
         """What each of the terms that the passage holds adds to its score, largest first; the sum is the score."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from twinrank.search.fuse import Fusion
+from twinrank.search.fuse import Fusion, Weighing
 from twinrank.search.rerank import Asked, Certificate, Rerank
 from twinrank.search.retrieve import IndexSource, Source
 from twinrank.search.rewrite import Rewrite
-from twinrank.types import Keys, Ranking, StageScore
+from twinrank.types import Keys, Ranking, Scores, StageScore
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,15 @@ class Trace:
     """Seconds that rewriting took."""
     certificates: list[Certificate] = field(default_factory=list)
     """One for each rerank: how much of it was done, and why it ended there."""
+    weighing: Weighing | None = None
+    """What the fusion decided for this query; None where its weights are fixed."""
+    behind: list[Traced] = field(default_factory=list)
+    """The stages of a deeper run, for what is not among the candidates."""
 
     def scores(self, key: int) -> tuple[StageScore, ...]:
         """What every stage made of one passage."""
-        return tuple(_stage_score(traced, key) for traced in self.stages)
+        candidate = not self.behind or (self.stages[-1].ranking.keys == key).any()
+        return tuple(_stage_score(traced, key) for traced in (self.stages if candidate else self.behind))
 
 
 def _stage_score(traced: Traced, key: int) -> StageScore:
@@ -80,16 +85,27 @@ class Pipeline:
             trace.stages.append(Traced(stage.name, ranking, perf_counter() - started))
         return ranking, trace
 
-    def run_deeper(self, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
-        """Retrieve and fuse at least `depth` candidates from each source, without reranking: what lies behind the answer."""
-        return self._retrieve(self._forms(query, Trace()), depth, allowed, Trace(), [])
+    def run_behind(
+        self, first: Ranking, query: str, depth: int, allowed: Keys | None = None, trace: Trace | None = None
+    ) -> Ranking:
+        """`first`, then what a run of at least `depth` candidates from each source finds beside it, without reranking.
 
-    def run_behind(self, first: Ranking, query: str, depth: int, allowed: Keys | None = None) -> Ranking:
-        """`first`, then what a deeper run finds beside it, one step of score below a place, so that scores still fall."""
-        deeper = self.run_deeper(query, depth, allowed)
-        rest = deeper.keys[~np.isin(deeper.keys, first.keys)]
+        It has scores of its own, but none above the last of `first`, where the fusion decided weights for `first` (the `trace`
+        of that run is given) and nothing was reranked. Otherwise it stands a step of score below a place. The trace is told
+        what the stages made of it.
+        """
+        known = trace or Trace()
+        forms = known.forms or self._forms(query, Trace())
+        deep = Trace(weighing=known.weighing)
+        deeper = self._retrieve(forms, depth, allowed, deep, [])
+        known.behind = deep.stages
+        beside = ~np.isin(deeper.keys, first.keys)
+        rest, scores = deeper.keys[beside], deeper.scores[beside]
         floor = first.scores[-1] if len(first) else np.float32(0)
-        below = floor - 1 - np.arange(len(rest), dtype=np.float32)
+        if known.weighing is not None and not self.rerank:
+            below = _below(scores, floor)
+        else:
+            below = floor - 1 - np.arange(len(rest), dtype=np.float32)
         return Ranking(np.concatenate([first.keys, rest]), np.concatenate([first.scores, below.astype(np.float32)]))
 
     def _forms(self, query: str, trace: Trace) -> tuple[str, ...]:
@@ -113,6 +129,16 @@ class Pipeline:
         if len(opened) == 1:
             return trace.stages[0].ranking
         started = perf_counter()
-        fused = self.fusion(opened, [traced.ranking for traced in trace.stages])
+        fused, trace.weighing = self.fusion.fuse(opened, [traced.ranking for traced in trace.stages], trace.weighing)
         trace.stages.append(Traced("fuse", fused, perf_counter() - started))
         return fused
+
+
+def _below(scores: Scores, floor: np.float32) -> Scores:
+    """Falling scores, those that are not below `floor` moved there, by the least step that keeps each below the one before."""
+    lowered: Scores = scores.copy()
+    for place in range(len(lowered)):
+        if lowered[place] < floor:
+            break
+        floor = lowered[place] = np.float32(np.nextafter(floor, np.float32(-np.inf)))
+    return lowered

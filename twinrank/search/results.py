@@ -28,6 +28,8 @@ class Results(Sequence[Hit]):
     """Whether this is an answer, where a risk or a least probability was asked for."""
     plan: str = ""
     """How the vectors were searched: exactly, by a graph, among those that a condition leaves."""
+    weights: str = ""
+    """What vectors and words counted for this query, and by what that was decided; empty where weights are fixed."""
 
     def __len__(self) -> int:
         return len(self.hits)

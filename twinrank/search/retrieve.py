@@ -31,6 +31,10 @@ class Source(Protocol):
         """The scores of exactly these passages; those that the source knows nothing of are left out."""
         ...
 
+    def bound(self) -> float | None:
+        """The largest score that a passage could have; None where nobody knows."""
+        ...
+
 
 Prepared = TypeVar("Prepared")
 
@@ -42,9 +46,11 @@ class IndexSource(Generic[Prepared]):
     name: str
     index: Index[Prepared]
     prepare: Callable[[str], Prepared]
+    largest: Callable[[Prepared], float] | None = None
+    """The largest score that a passage could have."""
 
     def ask(self, query: str) -> OpenSource[Prepared]:
-        return OpenSource(self.name, self.index, self.prepare(query))
+        return OpenSource(self.name, self.index, self.prepare(query), self.largest)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class OpenSource(Generic[Prepared]):
     name: str
     index: Index[Prepared]
     asked: Prepared
+    largest: Callable[[Prepared], float] | None = None
 
     def find(self, k: int, allowed: Keys | None) -> Ranking:
         return self.index.search(self.asked, k, allowed)
@@ -60,6 +67,9 @@ class OpenSource(Generic[Prepared]):
         if not len(keys):
             return Ranking.empty()
         return self.index.search(self.asked, len(keys), np.sort(keys))
+
+    def bound(self) -> float | None:
+        return None if self.largest is None else self.largest(self.asked)
 
 
 def union(rankings: Sequence[Ranking]) -> Keys:

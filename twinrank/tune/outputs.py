@@ -52,7 +52,7 @@ class RememberedSource:
         """The real source, opened for a query whose text was prepared before."""
         if query not in self.asked:
             self.asked[query] = self.source.prepare(query)
-        return IndexSource(self.source.name, self.source.index, lambda _: self.asked[query]).ask(query)
+        return replace(self.source, prepare=lambda _: self.asked[query]).ask(query)
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class OpenRemembered:
             known.update(iter(self.memory.open(self.query).score(np.array(missing, np.int64))))
         scored = [(key, score) for key in wanted if (score := known[key]) is not None]
         return Ranking.of([key for key, _ in scored], [score for _, score in scored])
+
+    def bound(self) -> float | None:
+        return float(bound) if (bound := self.memory.open(self.query).bound()) is not None else None
 
 
 @dataclass

@@ -227,17 +227,21 @@ def describe(recipe: Recipe) -> str:
     """A pipeline in a line, for a table.
 
     >>> describe(Recipe())
-    'vectors 100 (.6) + words 100 (.4)'
+    'vectors 100 + words 100'
     """
     sources = [name for name in stages_of(recipe) if name in ("vectors", "tokens", "words")]
     total = sum(getattr(recipe.fuse.weights, name) for name in sources)
     parts = []
     for name in sources:
         unstemmed = " unstemmed" if name == "words" and recipe.words.language == "none" else ""
-        share = f" ({_short(getattr(recipe.fuse.weights, name) / total)})" if len(sources) > 1 else ""
+        share = (
+            f" ({_short(getattr(recipe.fuse.weights, name) / total)})"
+            if len(sources) > 1 and recipe.fuse.method != "auto"
+            else ""
+        )
         parts.append(f"{name}{unstemmed} {getattr(recipe.retrieve, name)}{share}")
     line = " + ".join(parts)
-    if len(sources) > 1 and recipe.fuse.method != "score":
+    if len(sources) > 1 and recipe.fuse.method == "rank":
         line += f" by {recipe.fuse.method}"
     for stage in recipe.rerank:
         line += f" → {stage.kind} {stage.candidates} ({_short(stage.mix)})"
