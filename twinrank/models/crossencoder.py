@@ -30,6 +30,13 @@ class Classified(NamedTuple):
     probabilities: dict[str, float]
 
 
+class Seen(NamedTuple):
+    """How much of a text a network reads: its first characters, and the tokens that are left out behind them."""
+
+    characters: int
+    dropped: int
+
+
 class CrossEncoder:
     """Pairs of texts → scores, or outputs for labels: `CrossEncoder(model).score([(query, passage), …])` is (pairs,) float32.
 
@@ -128,6 +135,18 @@ class CrossEncoder:
             return self._tokenizer.encode_pairs(pairs).lengths.astype(np.int64)
         windows = self._tokenizer.encode_windows(pairs)
         return np.bincount(windows.pairs, windows.tokens.lengths, minlength=len(pairs)).astype(np.int64)
+
+    def seen(self, query: str, passage: str) -> tuple[Seen, Seen]:
+        """How much of the query and of the passage the network reads; with `windows` it reads all of the passage."""
+        if self.windows:
+            return Seen(len(query), 0), Seen(len(passage), 0)
+        found = []
+        for text, kept in zip((query, passage), self._tokenizer.kept_of_pair((query, passage)), strict=True):
+            offsets = self._tokenizer.offsets(text)
+            dropped = len(offsets) - kept
+            end = len(text) if not dropped else offsets[kept - 1][1] if kept else 0
+            found.append(Seen(end, dropped))
+        return found[0], found[1]
 
     def _run(self, pairs: Sequence[Pair], progress: Progress | None = None, *, probabilities: bool = False) -> _Scored:
         """Outputs in the order of the pairs; equal pairs are run once."""

@@ -6,10 +6,12 @@ vectors, in the pass that gives its pooled vector too.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,12 +25,20 @@ from twinrank.models.heads import apply_steps, check_widths, normalize
 from twinrank.models.packing import pack
 from twinrank.models.runtime import PrecisionChoice, Progress, open_network, run_network, settled_precision
 from twinrank.models.tokenizer import TextTokenizer
-from twinrank.models.tokenpooling import pool_tokens
+from twinrank.models.tokenpooling import pool_tokens, pooled_groups
 from twinrank.models.trunk import Network, Precision, Trunk
 from twinrank.types import Hit, Scores, Side, Tokens, Vectors
 
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 Pair = tuple[str, str]
+
+
+class Piece(NamedTuple):
+    """A token, and the characters of its text that it stands for; none (0, 0) of a special token, a prompt, an expansion."""
+
+    token: str
+    start: int
+    end: int
 
 
 class LateInteraction:
@@ -201,6 +211,33 @@ class LateInteraction:
         tokens = self.tokenize(texts, side=side)
         warn_truncated(tokens, self.settings.sides[side].max_tokens)
         return self.embed(tokens, side=side, progress=progress)
+
+    def pieces(self, text: str, *, side: Side = "document") -> list[tuple[Piece, ...]]:
+        """What each vector of `encode([text])[0]` stands for: one token, or those that were pooled into it.
+
+        Which were pooled is found by another pass.
+        """
+        tokens = self.tokenize([text], side=side)
+        tokenizer, settings = self._tokenizers[side], self.settings.sides[side]
+        prompt = len(settings.prompt)
+        offsets = tokenizer.offsets(settings.prompt + text)
+        kept = len(offsets) - (0 if tokens.dropped is None else int(tokens.dropped[0]))
+        first = tokenizer.special_before + (settings.marker is not None)
+        spans = [(0, 0)] * len(tokens.ids)
+        spans[first : first + kept] = [(max(start - prompt, 0), max(end - prompt, 0)) for start, end in offsets[:kept]]
+        names = [tokenizer.native.id_to_token(number) or "" for number in tokens.ids.tolist()]
+        taking_part = self._taking_part(tokens, side).tolist()
+        alone = [Piece(name, *span) for name, span, part in zip(names, spans, taking_part, strict=True) if part]
+        if self.settings.pool_factor <= 1 or side not in self.settings.pooled_on:
+            return [(piece,) for piece in alone]
+        unpooled = copy.copy(self)
+        unpooled.settings = replace(self.settings, pool_factor=1.0)
+        vectors = unpooled.embed(tokens, side=side)[0]
+        groups = pooled_groups(vectors, self.settings.pool_factor, protected=self.settings.protected)
+        found: list[list[Piece]] = [[] for _ in range(int(groups.max()) + 1)]
+        for piece, group in zip(alone, groups.tolist(), strict=True):
+            found[group].append(piece)
+        return [tuple(group) for group in found]
 
     # -- pairs → scores --------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,11 @@ class TextTokenizer:
         return sum(len(ids) for ids, _ in self._frame)
 
     @property
+    def special_before(self) -> int:
+        """How many of them stand before it."""
+        return len(self._frame[0][0])
+
+    @property
     def native(self) -> Tokenizer:
         """The library's own tokenizer."""
         return self._tokenizer
@@ -143,6 +148,11 @@ class TextTokenizer:
             ]
             types = np.concatenate([part for pair in parts for part in pair])
         return Tokens(packed.ids, packed.offsets, types, dropped if dropped.any() else None)
+
+    def kept_of_pair(self, pair: tuple[str, str]) -> tuple[int, int]:
+        """How many tokens of each text `encode_pairs` keeps."""
+        first, second = (len(ids) for ids in self._plain_ids(pair))
+        return longest_first(first, second, self._pair_room())
 
     def count(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Tokens of each text, without special tokens and uncut: (texts,)."""

@@ -18,14 +18,22 @@ def pool_tokens(vectors: Vectors, factor: float, *, protected: int = 0) -> Vecto
     >>> pool_tokens(np.array([[1, 0], [0, 1], [1, 0]], np.float32), 1.5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    rest = vectors[protected:]
-    clusters = max(int(len(rest) // factor), 1)
-    if clusters >= len(rest):
+    labels = pooled_groups(vectors, factor, protected=protected)  # (tokens,)
+    groups = int(labels.max(initial=-1)) + 1
+    if groups == len(vectors):
         return vectors
-    labels = cluster(rest, clusters)  # (tokens,)
-    sums = np.zeros((clusters, rest.shape[1]), np.float32)
-    np.add.at(sums, labels, rest)
+    sums = np.zeros((groups - protected, vectors.shape[1]), np.float32)
+    np.add.at(sums, labels[protected:] - protected, vectors[protected:])
     return np.concatenate([vectors[:protected], normalize(sums)])
+
+
+def pooled_groups(vectors: Vectors, factor: float, *, protected: int = 0) -> np.ndarray:
+    """Which of the pooled vectors each token is part of: (tokens,)."""
+    rest = len(vectors) - protected
+    clusters = max(int(rest // factor), 1)
+    if clusters >= rest:
+        return np.arange(len(vectors))
+    return np.concatenate([np.arange(protected), protected + cluster(vectors[protected:], clusters)])
 
 
 def cluster(vectors: Vectors, clusters: int) -> np.ndarray:
