@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,16 @@ STAMP_FILE = "stamp.json"
 WRITER_BYTES = 30_000_000  # what a writer may hold before it makes a segment; tantivy asks for 15 MB at least
 FOOTER_MAGIC = 1337
 FEW = 0.02  # up to this share of all passages a filter is part of the query; above, the ranking is filtered
+
+
+class TermFacts(NamedTuple):
+    """What the score of one term in one passage is made of."""
+
+    passages: int
+    """That hold it: n."""
+    idf: float
+    frequency: int
+    """Of the term in the passage: f; 0 where it is not there."""
 
 
 class WordIndex:
@@ -207,6 +217,18 @@ class WordIndex:
                 parts.extend((term, float(score)) for score, _ in self._searcher.search(query, 1, count=False).hits)
         return sorted(parts, key=lambda part: (-part[1], part[0]))
 
+    def facts(self, term: str, key: int) -> TermFacts:
+        """What the index itself computes with, for this term and this passage."""
+        query = self._any_of({term: 1.0})
+        with _translated(self.folder):
+            hits = self._searcher.search(self._among(query, np.array([key])), 1, count=False).hits
+            anywhere = hits or self._searcher.search(query, 1, count=False).hits
+            if not anywhere:
+                return TermFacts(0, math.log(1 + (int(self._searcher.num_docs) + 0.5) / 0.5), 0)
+            told = json.loads(query.explain(self._searcher, anywhere[0][1]).to_json())
+        values = dict(_explained(told))
+        return TermFacts(int(values["n"]), values["idf"], int(values["freq"]) if hits else 0)
+
     def _any_of(self, weights: Mapping[str, float]) -> tantivy.Query:
         queries = []
         for term, weight in weights.items():
@@ -272,6 +294,13 @@ def _first(searcher: tantivy.Searcher, query: tantivy.Query, k: int, total: int,
         if everything or (len(kept) >= k and scores[-1] < scores[kept[k - 1]]):
             return Ranking.of(keys[kept], scores[kept], k)
         limit = min(total, limit * 4)
+
+
+def _explained(told: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The names (up to the first comma or blank) and values in tantivy's explanation of a score, from the outside in."""
+    yield re.split("[, ]", told["description"])[0], float(told["value"])
+    for part in told.get("details") or ():
+        yield from _explained(part)
 
 
 def _is_in(keys: Keys, allowed: Keys) -> npt.NDArray[np.bool_]:
