@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 from twinrank import learned
 from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated, identity
-from twinrank.derived import Derived, one_at_a_time
+from twinrank.derived import Derived, Indexes, one_at_a_time
 from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import (
     CollectionError,
@@ -62,6 +63,8 @@ TRIES = 10
 
 LONGEST_QUERY = 65_536
 """Characters; a text beyond that is a document, not a query."""
+
+T = TypeVar("T")
 
 
 class Collection:
@@ -319,9 +322,9 @@ class Collection:
         unsure: of the queries that are answered, at most this share gets hits of which none is relevant. The verdict of the
         results tells. Raises CalibrationError where no calibration belongs to the recipe, or none can promise this risk.
         """
-        return self._in_one_state(lambda: self._search(query, k, where, deadline, Wish(min_probability, risk)))
+        return self.in_one_state(lambda: self._search(query, k, where, deadline, Wish(min_probability, risk)))
 
-    def _in_one_state(self, ask: Callable[[], Results]) -> Results:
+    def in_one_state(self, ask: Callable[[], T]) -> T:
         """What is found in one committed state: where somebody wrote meanwhile, it is looked for again."""
         for _ in range(TRIES):
             before = self.store.sequence()
@@ -340,7 +343,7 @@ class Collection:
 
     def _search(self, query: str, k: int, where: str | None, deadline: float | None, wish: Wish) -> Results:
         started = perf_counter()
-        text = _check_query(query, k)
+        text = checked_query(query, k)
         if deadline is not None and not 0 <= deadline < float("inf"):
             raise QueryError(f"a deadline is in milliseconds from now, 0 or more; got {deadline!r}")
         asked = Asked(k, None if deadline is None else started + deadline / 1000)
@@ -385,9 +388,22 @@ class Collection:
         assembly = self._assembly if recipe is None else replace(self._assembly, recipe=recipe)
         return assembly.pipeline(self._derived.refresh())
 
+    @property
+    def assembly(self) -> Assembly:
+        """What its pipelines are made of: the recipe with the models it names, the store, the word analyser."""
+        return self._assembly
+
+    def indexes(self) -> Indexes:
+        """What its pipelines search, as the store is now."""
+        return self._derived.refresh()
+
+    def calibration(self) -> Calibration | None:
+        """What gives hits their probability; None where nothing was calibrated for what is searched with."""
+        return self._calibrated.get(self._assembly, needed=False)
+
     def evidence(self, query: str, depth: int, *, without: Sequence[str] = ()) -> tuple[Evidence, list[str]]:
         """What a calibration looks at: the first `depth` documents of a search without certain documents, and their ids."""
-        text = _check_query(query, depth)
+        text = checked_query(query, depth)
         allowed = self.store.select(Not(Membership("id", tuple(without)))) if without else None
         pipeline = self.pipeline()
         if not (len(self) if allowed is None else len(allowed)):
@@ -423,7 +439,7 @@ class Collection:
         if not stages:
             raise RecipeError("the recipe has no [[rerank]] with a cross-encoder, so there is nothing to learn about stopping")
         made = queries is None
-        asked = learned.made_queries(self.store) if queries is None else [_check_query(query, 1) for query in queries]
+        asked = learned.made_queries(self.store) if queries is None else [checked_query(query, 1) for query in queries]
         seen = learned.observe(self.pipeline(), asked, progress)
         results = []
         for number in stages:
@@ -453,7 +469,7 @@ class Collection:
         liked, unliked = ([ids] if isinstance(ids, str) else list(ids) for ids in (like, unlike))
         if not liked or not 0 <= diversity <= 1:
             raise QueryError(f"similar takes at least one id and a diversity of 0 to 1; got {liked} and {diversity}")
-        _check_query("similar", k)
+        checked_query("similar", k)
         condition = None if where is None else filters.parse(where)
         index = self._derived.refresh().vectors
         if index is None:
@@ -616,7 +632,7 @@ def _is_unfinished(name: str) -> bool:
     return name in (RECIPE, CREATING) or name.startswith((f".{RECIPE}-", f"{FILE_NAME}.new"))
 
 
-def _check_query(query: str, k: int) -> str:
+def checked_query(query: str, k: int) -> str:
     if not isinstance(query, str):
         raise QueryError(f"a query is a text; got {type(query).__name__}")
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
