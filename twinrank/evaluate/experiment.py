@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from twinrank.collection import Collection
 from twinrank.encoding import TOKENS
-from twinrank.errors import DataError
+from twinrank.errors import DataError, TruncationWarning
 from twinrank.evaluate.metrics import DEFAULT_MEASURES, Measured, check_measures, measure
 from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
@@ -96,7 +98,9 @@ def evaluate(
                 filled.add(place)
             opened[name] = stack.enter_context(Collection(place, recipe=recipe, create=False))
             _make_indexes(opened[name])
-        runs, times = search_in_turns(opened, judged, partial(told, "searches"))
+        cut: dict[str, int] = {}
+        with _counting_cuts(cut) as turn_of:
+            runs, times = search_in_turns(opened, judged, partial(told, "searches"), turn_of)
         first = next(iter(opened.values()))
         unknown = _unknown(first, dataset)
         qrels = {query: dataset.qrels[query] for query in judged}
@@ -106,7 +110,12 @@ def evaluate(
             )
             for name in opened
         }
-        notes = (*_notes_on_judgments(dataset, judged, unknown), *_notes_on_rankings(runs), *_notices(opened))
+        notes = (
+            *_notes_on_judgments(dataset, judged, unknown),
+            *_notes_on_rankings(runs),
+            *_notes_on_cuts(cut),
+            *_notices(opened),
+        )
         return Experiment(dataset.name, dataset.split, len(first), len(judged), len(unknown), outcomes, notes)
 
 
@@ -212,9 +221,15 @@ def seconds_to_make(collection: Collection) -> float | None:
 
 
 def search_in_turns(
-    collections: Mapping[str, Collection], queries: Mapping[str, str], progress: Callable[[int], None] | None = None
+    collections: Mapping[str, Collection],
+    queries: Mapping[str, str],
+    progress: Callable[[int], None] | None = None,
+    turn_of: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, list[float]]]:
-    """Ask every collection every query, one at a time: (rankings by name, milliseconds by name)."""
+    """Ask every collection every query, one at a time: (rankings by name, milliseconds by name).
+
+    `turn_of` is told whose turn it is, `progress` how many more queries were answered.
+    """
     runs: dict[str, dict[str, dict[str, float]]] = {name: {} for name in collections}
     times: dict[str, list[float]] = {name: [] for name in collections}
     warm = f"{next(iter(queries.values()))} again"  # no query of the set: what was asked before is remembered
@@ -223,6 +238,8 @@ def search_in_turns(
     texts = list(queries.items())
     for start in range(0, len(texts), BLOCK):
         for name, collection in collections.items():
+            if turn_of is not None:
+                turn_of(name)
             for query, text in texts[start : start + BLOCK]:
                 started = perf_counter()
                 results = collection.search(text, k=DEPTH)
@@ -263,6 +280,34 @@ def _notes_on_rankings(runs: Mapping[str, Run]) -> Iterator[str]:
     for name, run in runs.items():
         if tied := sum(len(scores) > 1 and len(set(scores.values())) == 1 for scores in run.values()):
             yield f"{name}: all scores tied for {_queries(tied)}, whose documents stand in the order of their ids, not of merit"
+
+
+@contextmanager
+def _counting_cuts(counts: dict[str, int]) -> Iterator[Callable[[str], None]]:
+    """Inside, a recipe's warnings that pairs were cut are counted, not shown one by one; hands out who takes the name."""
+    whose = ""
+
+    def turn_of(name: str) -> None:
+        nonlocal whose
+        whose = name
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TruncationWarning)
+        show = warnings.showwarning
+
+        def count(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if not issubclass(category, TruncationWarning):
+                show(message, category, *rest, **options)
+            elif whose:  # what was searched to warm up does not count
+                counts[whose] = counts.get(whose, 0) + 1
+
+        warnings.showwarning = count
+        yield turn_of
+
+
+def _notes_on_cuts(cut: Mapping[str, int]) -> Iterator[str]:
+    for name, times in cut.items():
+        yield f"{name}: texts longer than its model takes were cut {times:,} times; what was cut off was not read"
 
 
 def _notices(collections: Mapping[str, Collection]) -> Iterator[str]:

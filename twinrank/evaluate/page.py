@@ -42,7 +42,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; ma
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 700px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 1rem; }
-ol.points { columns: 2; padding-left: 1.5rem; font-size: .9rem; } @media (max-width: 700px) { ol.points { columns: 1; } }
+ol.points { columns: 2; padding-left: 1.5rem; font-size: .9rem; } @media (max-width: 700px) { ol.points { columns: 1; }
+  th, td { padding: .3rem .4rem; } table { font-size: .84rem; } th:first-child { min-width: 6.6rem; } }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0; }
 summary { padding: .4rem .7rem; cursor: pointer; }
 pre { margin: 0; padding: .6rem .8rem; overflow-x: auto; background: var(--panel); font-size: .82rem; line-height: 1.4; }
