@@ -11,6 +11,7 @@ import click
 
 from twinrank import __version__
 from twinrank.cli import archive, calibrate, documents, evaluate, learn, models
+from twinrank.cli.compare import compare
 from twinrank.cli.tune import tune
 from twinrank.errors import TwinrankError
 from twinrank.show import note
@@ -37,6 +38,7 @@ for command in (models.encode, models.duplicates, models.score, models.rank, mod
 for command in (archive.export, archive.import_):
     twinrank.add_command(command)
 twinrank.add_command(evaluate.eval_)
+twinrank.add_command(compare)
 twinrank.add_command(calibrate.calibrate)
 twinrank.add_command(tune)
 twinrank.add_command(learn.learn)
