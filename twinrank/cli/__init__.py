@@ -12,6 +12,7 @@ import click
 from twinrank import __version__
 from twinrank.cli import archive, calibrate, documents, evaluate, learn, models
 from twinrank.cli.compare import compare
+from twinrank.cli.explain import explain
 from twinrank.cli.tune import tune
 from twinrank.errors import TwinrankError
 from twinrank.show import note
@@ -42,6 +43,7 @@ twinrank.add_command(compare)
 twinrank.add_command(calibrate.calibrate)
 twinrank.add_command(tune)
 twinrank.add_command(learn.learn)
+twinrank.add_command(explain)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

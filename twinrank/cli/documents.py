@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,8 +41,7 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
     with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
         add_sources(collection, sources, prune, as_json)
         if not as_json:
-            place = "" if folder == ".twinrank" else f" -c {folder}"
-            note(f'ask it: twinrank search "…"{place}')
+            note(f'ask it: twinrank search "…"{_place(folder)}')
 
 
 @click.command()
@@ -99,6 +99,8 @@ def search(
             print_json(results_as_json(results, explain))
         else:
             show_results(collection, results, explain)
+        if explain and not as_json and results.hits:
+            note(f"twinrank explain {shlex.quote(query)} -d {shlex.quote(results[0].id)}{_place(folder)} for more")
 
 
 @click.command()
@@ -228,6 +230,11 @@ def migrate(folder: str, model: str | None, recipe: str | None) -> None:
         report = collection.migrate(model, recipe=recipe, progress=bar.update)
         tell(collection)
     note(f"{report}; the collection now searches by {collection.recipe.encoder.model}")
+
+
+def _place(folder: str) -> str:
+    """How a command names this collection."""
+    return "" if folder == ".twinrank" else f" -c {shlex.quote(folder)}"
 
 
 def check_sources(sources: Sequence[str]) -> None:
