@@ -129,6 +129,14 @@ def test_judged_documents_that_the_corpus_lacks_are_counted_and_told(make_datase
     assert experiment.outcomes["words"].measured.by_query["nDCG@10"]["q01"] == 0.0
 
 
+def test_documents_that_cannot_be_taken_are_told(make_dataset, tmp_path: Path) -> None:
+    dataset = make_dataset(texts={"d00": "cold", "d01": ""}, qrels={"q00": {"d00": 1}, "q01": {"d00": 1}})
+    for _ in range(2):  # the second time nothing is added, and it is told all the same
+        [note] = evaluate(dataset, {"words": WORDS}, folder=tmp_path).notes
+        assert note.startswith("1 document of the corpus left out; the first: ")
+        assert "'d01' has neither a text nor a title" in note
+
+
 def test_queries_without_a_relevant_document_are_left_out_and_told(make_dataset, tmp_path: Path) -> None:
     dataset = make_dataset(qrels={"q00": {"d00": 1}, "q01": {"d01": 0}, "q02": {"d02": -1}})
     experiment = evaluate(dataset, {"words": WORDS}, folder=tmp_path)
@@ -217,3 +225,14 @@ def test_files_of_one_name_are_told_apart_by_their_paths() -> None:
     assert names_apart(["1/a/x.toml", "2/a/x.toml"]) == {"1/a/x.toml": "1/a/x", "2/a/x.toml": "2/a/x"}
     assert len(set(names_apart(["words", "words.toml", "./x.toml", "x.toml", "/x.toml"]).values())) == 5
     assert names_apart(["x.toml", "x.toml"]) == {"x.toml": "x"}
+
+
+def test_texts_that_a_reranker_cuts_are_counted_not_shown_one_by_one(
+    make_dataset, tiny_cross_encoder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    dataset = make_dataset(texts={"d00": "cold " * 400, "d01": "fever"}, qrels={"q00": {"d00": 1}, "q02": {"d01": 1}})
+    reads = Recipe.parse(f'{WORDS.to_toml()}\n[[rerank]]\nmodel = "{tiny_cross_encoder}"\ncandidates = 10')
+    whole = replace(reads, passages=replace(reads.passages, size=0, overlap=0))
+    experiment = evaluate(dataset, {"read": whole}, folder=tmp_path)
+    assert experiment.notes == ("read: texts longer than its model takes were cut 1 times; what was cut off was not read",)
+    assert not recwarn

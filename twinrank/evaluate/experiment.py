@@ -22,7 +22,7 @@ from twinrank.errors import DataError, TruncationWarning
 from twinrank.evaluate.metrics import DEFAULT_MEASURES, Measured, check_measures, measure
 from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
-from twinrank.readers import Dataset
+from twinrank.readers import Dataset, Problem
 from twinrank.recipe import Recipe
 from twinrank.text import counted
 from twinrank.types import Run
@@ -90,12 +90,12 @@ def evaluate(
     judged = judged_queries(dataset)
     told = progress or _silent
     with ExitStack() as stack:
-        opened, filled = {}, set[Path]()
+        opened: dict[str, Collection] = {}
+        filled: dict[Path, AddReport] = {}
         for name, recipe in recipes.items():
             place = place_of(dataset, recipe, folder)
             if place not in filled:
-                fill(dataset, recipe, place, partial(told, "documents"), on_added)
-                filled.add(place)
+                filled[place] = fill(dataset, recipe, place, partial(told, "documents"), on_added)
             opened[name] = stack.enter_context(Collection(place, recipe=recipe, create=False))
             _make_indexes(opened[name])
         cut: dict[str, int] = {}
@@ -111,6 +111,7 @@ def evaluate(
             for name in opened
         }
         notes = (
+            *_notes_on_the_corpus(next(iter(filled.values())).skipped),
             *_notes_on_judgments(dataset, judged, unknown),
             *_notes_on_rankings(runs),
             *_notes_on_cuts(cut),
@@ -175,18 +176,21 @@ def fill(
     place: Path,
     progress: Callable[[int], None] | None = None,
     on_added: Callable[[AddReport], None] | None = None,
-) -> None:
+) -> AddReport:
     """Put every document of the corpus into the collection at `place`, and note how long that took."""
+    problems: list[Problem] = []
+    documents = dataset.documents(on_problem=problems.append)
     with Collection(place, recipe=recipe) as collection:
         fresh, started = not len(collection), perf_counter()
         if needs_vectors(recipe):
-            report = collection.add(dataset.documents(), progress=progress)
+            report = collection.add(documents, progress=progress)
         else:  # cut as the encoder would have it, so that the passages are those of other recipes; but not encoded
             report = AddReport()
             loaded = Loaded(recipe)
             ingest = Ingest(collection.store, loaded.passages, recipe.passages, loaded.translate, encode=False)
-            ingest.add(dataset.documents(), report, progress)
+            ingest.add(documents, report, progress)
             collection.pipeline()
+        report.problems += problems
         if fresh:
             collection.store.set_meta(TOOK, json.dumps(perf_counter() - started))
             if _has_token_index(collection):
@@ -195,6 +199,7 @@ def fill(
             collection.store.set_meta(TOOK, json.dumps(None))  # made in several goes: nobody knows
         if on_added is not None and report.added + report.updated:
             on_added(report)
+        return report
 
 
 def _make_indexes(collection: Collection) -> None:
@@ -260,6 +265,11 @@ def _silent(name: str, done: int) -> None:
 def _unknown(collection: Collection, dataset: Dataset) -> set[str]:
     judged = sorted({document for grades in dataset.qrels.values() for document, grade in grades.items() if grade > 0})
     return {identifier for identifier, found in zip(judged, collection.get(judged), strict=True) if found is None}
+
+
+def _notes_on_the_corpus(skipped: Sequence[Problem]) -> Iterator[str]:
+    if skipped:
+        yield f"{counted(len(skipped), 'document')} of the corpus left out; the first: {skipped[0]}"
 
 
 def _notes_on_judgments(dataset: Dataset, judged: Mapping[str, str], unknown: set[str]) -> Iterator[str]:
