@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -241,8 +242,10 @@ def search_in_turns(
     for collection in collections.values():
         collection.search(warm, k=DEPTH)  # opens models and indexes, outside the clock
     texts = list(queries.items())
+    order, draw = list(collections.items()), random.Random(0)
     for start in range(0, len(texts), BLOCK):
-        for name, collection in collections.items():
+        draw.shuffle(order)  # so that nobody always comes after the one that leaves the caches full of its own
+        for name, collection in order:
             if turn_of is not None:
                 turn_of(name)
             for query, text in texts[start : start + BLOCK]:
