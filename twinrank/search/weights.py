@@ -27,7 +27,7 @@ from twinrank.types import Vectors
 
 Values = npt.NDArray[np.float64]
 
-BIAS, BY_SPREAD, BY_AGREEMENT = -2.775, 3.157, 8.909
+BIAS, BY_SPREAD, BY_AGREEMENT = -2.541, 3.177, 7.973
 """As `python bench/fusion.py develop` fits them."""
 
 DEPTH = 50
@@ -69,7 +69,7 @@ def decide(cosines: Values, views: Views, usual: float = USUAL_SHARE) -> Decided
     """The vectors' share for a query whose candidates have these cosines; `usual` is the share that the recipe starts from.
 
     >>> print(decide(np.linspace(0.7, 0.1, 100), Views(agreement=0.4)))
-    weights: vectors 0.85, words 0.15, from a spread of 0.30 and an agreement of 0.40
+    weights: vectors 0.83, words 0.17, from a spread of 0.30 and an agreement of 0.40
     """
     spread = spread_of(cosines) / views.contrast
     if views.agreement is None or not 0 < usual < 1:
