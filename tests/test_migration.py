@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from twinrank import BiEncoder, Collection, Recipe
-from twinrank.errors import ModelMismatchError, RecipeError
+from twinrank.errors import CollectionBusyError, ModelMismatchError, RecipeError
 from twinrank.recipe import RerankSettings, TokenSettings
 
 NOTES = [{"id": str(number), "text": f"note {number} about {word}"} for number, word in enumerate(["zinc", "honey", "tea"] * 4)]
@@ -113,6 +113,40 @@ def test_a_migration_begins_to_keep_tokens_and_ends_it(notes: Path, tiny_model: 
         collection.migrate(recipe=Recipe().with_model(str(other_tiny_model)))
         assert {view.name for view in collection.status().views} == {"vectors"}
         assert collection.check().ok
+
+
+def test_a_second_migration_waits_for_the_first_or_is_refused(
+    notes: Path, other_tiny_model: Path, tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = tiny.write_bi_encoder(tmp_path / "third", seed=9)
+    monkeypatch.setattr("twinrank.collection.WRITER_PATIENCE", 0.1)
+    with Collection(notes) as collection, Collection(notes) as other:
+        refused: list[str] = []
+
+        def meanwhile(done: int) -> None:
+            for change in (lambda: other.migrate(str(third)), lambda: other.rebuild(encode=True)):
+                with pytest.raises(CollectionBusyError) as caught:
+                    change()
+                refused.append(str(caught.value))
+
+        collection.migrate(str(other_tiny_model), progress=meanwhile)
+        assert len(refused) == 2
+        assert all("encoding the documents" in line for line in refused)
+        wanted = BiEncoder(other_tiny_model).encode([note["text"] for note in NOTES])
+        np.testing.assert_allclose(vectors(collection), wanted, atol=1e-5)  # none of the third model's among them
+
+
+def test_a_rebuild_encodes_everything_and_forgets_a_migration_that_was_begun(notes: Path, other_tiny_model: Path) -> None:
+    def die(done: int) -> None:
+        raise Killed
+
+    with Collection(notes) as collection:
+        with pytest.raises(Killed):
+            collection.migrate(str(other_tiny_model), progress=die)
+        report = collection.rebuild(encode=True)
+        assert report is not None
+        assert report.encoded == len(NOTES)
+        assert [view.name for view in collection.status().views] == ["vectors"]
 
 
 def test_an_empty_collection_migrates_too(tmp_path: Path, tiny_model: Path, other_tiny_model: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -221,10 +221,18 @@ class Collection:
         """
         if not self.store.writable:
             raise CollectionReadOnlyError(f"{self.path} cannot be changed: no permission to write; searching works")
-        with self._writing():
-            report = self._encode_again(progress) if encode else None
+        if not encode:
+            with self._writing():
+                self._derived.rebuild()
+            return None
+        with self._encoding_anew(), self._writing():
+            report = self._encode_again(progress)
             self._derived.rebuild()
         return report
+
+    def _encoding_anew(self) -> AbstractContextManager[None]:
+        """One migration or re-encoding at a time: two would put the vectors of two models into one view."""
+        return one_at_a_time(self.path / ".migrating", WRITER_PATIENCE, f"encoding the documents of {self.path} anew")
 
     def migrate(
         self,
@@ -243,13 +251,14 @@ class Collection:
         new = self._choose_recipe(recipe, model)
         loaded = Loaded(new)
         migration = Migration(self.store, new, loaded.passages, self._writing)
-        migration.check()
-        report = migration.run(progress)
-        with self._writing():
-            self._derived.close()
-            self._use(new, loaded)
-            self._take_migrated()
-            self._derived.refresh()
+        with self._encoding_anew():
+            migration.check()
+            report = migration.run(progress)
+            with self._writing():
+                self._derived.close()
+                self._use(new, loaded)
+                self._take_migrated()
+                self._derived.refresh()
         return report
 
     def _take_migrated(self) -> None:
@@ -264,7 +273,8 @@ class Collection:
         plans = () if encoder is None else encoder.views
         kept = {plan.name for plan in plans if is_kept(self.store, plan)}
         views = self.store.views()
-        complete = set(views) == kept == {plan.name for plan in plans} and all(view.complete for view in views.values())
+        served = {name: view for name, view in views.items() if not name.endswith(NEXT)}
+        complete = set(served) == kept == {plan.name for plan in plans} and all(view.complete for view in served.values())
         if complete or self.store.get_meta("passages") != self.recipe.stored:
             kept = set()  # everything anew; otherwise only what is missing
         for name in set(views) - kept:
