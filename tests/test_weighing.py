@@ -41,6 +41,8 @@ def test_it_is_measured_while_adding_kept_and_renewed_when_a_quarter_is_new(
         assert measured == [100]
         found = collection.search("bara doti kivu")
         assert "agreement" in found.weights
+        assert "vectors and words agree by 0." in collection.status().weights
+        assert "at 100 passages" in str(collection.status())
     with Collection(tmp_path / "c", model=str(tiny_model)) as collection:
         collection.add(notes(20, start=100))
         assert measured == [100]
@@ -60,7 +62,7 @@ def test_fixed_weights_measure_nothing(tmp_path: Path, tiny_model: Path, measure
     recipe.write_text(f'[encoder]\nmodel = "{tiny_model}"\n[fuse]\nmethod = "score"\n', encoding="utf-8")
     with Collection(tmp_path / "c", recipe=recipe) as collection:
         collection.add(notes(100))
-        assert collection.search("bara").weights == ""
+        assert (collection.search("bara").weights, collection.status().weights) == ("", "")
     assert not measured
 
 

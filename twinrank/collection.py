@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from twinrank import learned
+from twinrank import learned, weighing
 from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated, identity
 from twinrank.derived import Derived, Indexes, one_at_a_time
@@ -605,6 +605,7 @@ class Collection:
             size=self.store.size() + sum(index.size for index in indexes),
             writable=self.store.writable,
             recipe=self.recipe.to_toml(),
+            weights=weighing.told(self.store) if self.recipe.fuse.method == "auto" else "",
         )
 
     def check(self) -> CheckReport:

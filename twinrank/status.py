@@ -65,6 +65,8 @@ class Status:
     writable: bool
     recipe: str
     """As TOML."""
+    weights: str = ""
+    """What the weights of vectors and words are decided by; empty where nothing was measured."""
 
     def __str__(self) -> str:
         held = f"{counted(self.documents, 'document')}, {counted(self.passages, 'passage')}"
@@ -81,6 +83,7 @@ class Status:
             else:
                 lines.append("  truncated: none")
         lines.extend(str(index) for index in self.indexes)
+        lines.extend([f"weights: {self.weights}"] if self.weights else [])
         lines.extend(f"field {name}: {summary}" for name, summary in self.fields.items())
         return "\n".join(lines)
 
