@@ -129,8 +129,11 @@ def architectures(models: Models, passages: int, queries: int) -> tuple[dict[str
         rows["late interaction: rerank"] = replace(late, rerank=(again,))
         rows["late interaction: search"] = replace(late, retrieve=RetrieveSettings(vectors=0, words=0, tokens=100))
     rows["hybrid"] = hybrid
+    if late is not None:
+        late = replace(late, rerank=(RerankSettings(kind="maxsim", candidates=RERANKED),))
+        rows["hybrid + late interaction"] = late
     if models.reranker is None:
-        left_out.append("cross-encoder: name one with --reranker MODEL; the cascade is without it")
+        left_out.append("cross-encoder, and the cascade that ends in it: name one with --reranker MODEL")
     else:
         reads = RerankSettings(models.reranker, candidates=RERANKED)
         rows["cross-encoder: rerank"] = replace(hybrid, rerank=(reads,))
@@ -144,9 +147,7 @@ def architectures(models: Models, passages: int, queries: int) -> tuple[dict[str
                 f"cross-encoder over everything: {passages:,} passages × {queries:,} queries are more than {PAIRS:,} pairs; "
                 f"--queries {max(PAIRS // passages, 1)} would do"
             )
-    last = () if models.reranker is None else (RerankSettings(models.reranker),)
-    if late is not None:
-        rows["cascade"] = replace(late, rerank=(RerankSettings(kind="maxsim", candidates=RERANKED), *last))
+        rows["cascade"] = replace(late or hybrid, rerank=(*(late or hybrid).rerank, RerankSettings(models.reranker)))
     return rows, left_out
 
 
