@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from twinrank import Collection
+from twinrank.cli import twinrank
+from twinrank.derived import one_at_a_time
 from twinrank.errors import DataError
 from twinrank.following import Follower
 
@@ -83,6 +86,21 @@ def test_a_file_that_cannot_be_read_any_more_keeps_its_documents(collection: Col
     assert "y" not in ids(collection)
 
 
+def test_a_subfolder_that_cannot_be_entered_keeps_its_documents(collection: Collection, folder: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    (disk / "deeper").mkdir(parents=True)
+    (disk / "deeper" / "c.txt").write_text("about tea")
+    (folder / "mounted").symlink_to(disk)
+    follower = Follower(collection, folder)
+    follower.sync()
+    disk.rename(tmp_path / "unplugged")
+    report = follower.sync()
+    assert (report.removed, [problem.kind for problem in report.problems]) == (0, ["skipped"])
+    assert "mounted/deeper/c.txt" in ids(collection)
+    (folder / "mounted").unlink()
+    assert follower.sync().removed == 1
+
+
 def test_a_folder_that_is_suddenly_empty_or_gone_deletes_nothing(collection: Collection, folder: Path) -> None:
     follower = Follower(collection, folder)
     follower.sync()
@@ -104,6 +122,35 @@ def test_prune_deletes_what_a_folder_no_longer_holds(folder: Path, tmp_path: Pat
     (folder / "a.txt").unlink()
     assert "removed" not in run("add", str(folder))
     assert "1 removed" in run("add", str(folder), "--prune")
+
+
+def test_watching_what_is_no_folder_makes_no_collection(tmp_path: Path) -> None:
+    result = CliRunner().invoke(twinrank, ["watch", str(tmp_path / "no"), "-c", str(tmp_path / "notes"), "--model", "none"])
+    assert isinstance(result.exception, DataError)
+    assert not (tmp_path / "notes").exists()
+
+
+def test_watching_goes_on_after_another_writer_and_tells_nothing_twice(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinrank.collection.WRITER_PATIENCE", 0.1)
+    (folder / ".hidden").write_text("gives a note at every look")
+
+    def looks(_: str) -> Iterator[None]:
+        yield  # nothing changed
+        (folder / "new.txt").write_text("a new note")
+        with one_at_a_time(tmp_path / "notes" / ".writing", 1, "holding the collection"):
+            yield
+            yield
+        yield
+
+    monkeypatch.setattr("twinrank.following.watch_folder", looks)
+    result = CliRunner().invoke(twinrank, ["watch", str(folder), "-c", str(tmp_path / "notes"), "--model", "none"])
+    assert result.exception is None
+    assert result.stderr.count("another process has been writing") == 1
+    assert result.stderr.count("passed over") == 2  # with the first report, and with that of the new note
+    with Collection(tmp_path / "notes") as collection:
+        assert "new.txt" in ids(collection)
 
 
 def test_watching_takes_changes_in_while_they_happen(folder: Path, tmp_path: Path) -> None:

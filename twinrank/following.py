@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from twinrank.collection import Collection
@@ -53,11 +53,11 @@ class Follower:
         found: dict[str, set[str]] = defaultdict(set)
         report = self.collection.add(self._documents(changed, found, problems), progress=progress)
         report.problems.extend(problems)
-        unread = {source_of(Path(problem.path)) for problem in problems if problem.kind == "skipped"}
+        unread = _Unread(problem.path for problem in problems if problem.kind == "skipped")
         gone = [
             identity
             for identity, source in held
-            if source not in unread and (source not in files or (source in changed and identity not in found[source]))
+            if (source not in files or (source in changed and identity not in found[source])) and source not in unread
         ]
         report.removed = len(self.collection.delete(gone)) if gone else 0
         self._read = {source: facts[source] for source in files if source not in unread}
@@ -73,6 +73,16 @@ class Follower:
             for document in read_within(self.folder, path, problems.append):
                 found[source].add(document.id)
                 yield document
+
+
+class _Unread:
+    """Files that could not be read, or only in part, and those below folders that could not be entered."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._sources = {source_of(Path(path)) for path in paths}
+
+    def __contains__(self, source: str) -> bool:
+        return any(above in self._sources for above in (source, *map(str, Path(source).parents)))
 
 
 def watch_folder(folder: str | Path) -> Iterator[None]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twinrank.cli.common import collection_option, input_lines, json_option, model_option, open_collection, recipe_option, tell
-from twinrank.errors import DataError
+from twinrank.errors import CollectionBusyError, DataError
 from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
 
 if TYPE_CHECKING:
     from twinrank.collection import Collection
     from twinrank.ingest import AddReport
+    from twinrank.readers import Problem
 
 
 prune_option = click.option("--prune", is_flag=True, help="Delete the documents of files that a folder no longer holds.")
@@ -284,19 +285,26 @@ def watch(source: str, folder: str, recipe: str | None, model: str | None) -> No
     """
     from twinrank.following import Follower, watch_folder
 
+    if not Path(source).is_dir():  # told before a collection is made
+        raise DataError(f"{source} is no folder; a folder is watched")
     with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
         follower = Follower(collection, source)
         with Bar("documents", None) as bar:
-            note_report(follower.sync(bar.update))
+            report = follower.sync(bar.update)
+        note_report(report)
         note(f"watching {source}; Ctrl-C ends it")
+        told: list[Problem] | str = report.problems
         for _ in watch_folder(source):
             try:
                 report = follower.sync()
-            except DataError as error:  # the folder may come back
-                note(str(error))
+            except (DataError, CollectionBusyError) as error:  # the folder may come back, the other writer finish
+                if told != str(error):
+                    note(str(error))
+                told = str(error)
                 continue
-            if report.added + report.updated + report.removed + len(report.problems):
+            if report.added + report.updated + report.removed or told != report.problems:
                 note_report(report)
+            told = report.problems
             tell(collection)
 
 
