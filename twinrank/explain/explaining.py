@@ -84,7 +84,7 @@ class _Explaining:
             if allowed is None or self.where is None
             else see_filter(self.collection.store, self.where, document, allowed, own)
         )
-        rank, score = self._standing(grouped, mine)
+        rank, score = self._standing(grouped, mine) if len(mine) else self._filling_up(grouped)
         stages = way.stages(passage.key, excluded=condition is not None and not condition.passes)
         sums = ([way.sum(passage.key)] if len(way.sources) > 1 else []) + way.mixtures(passage.key)
         pair = Pair(way.forms[-1], passage.titled_text, passage.key)
@@ -99,7 +99,7 @@ class _Explaining:
             rank=rank,
             of=len(grouped),
             score=score,
-            outcome=outcome(rank, len(grouped), stages, condition),
+            outcome=self._outcome(rank, len(grouped), bool(len(mine)), stages, condition),
             stages=stages,
             sums=tuple(sums),
             words=looking.words(way),
@@ -136,10 +136,15 @@ class _Explaining:
         last = way.trace.stages[-1].ranking
         return group(last, self.collection.store.documents_of(last.keys), settings.by, settings.passages)
 
-    def _standing(self, grouped: Ranking, mine: Keys) -> tuple[int | None, float | None]:
-        """Rank and score among the documents; of equal scores the larger id stands first, as in a search."""
-        if not len(mine):
+    def _filling_up(self, grouped: Ranking) -> tuple[int | None, float | None]:
+        """Rank and score of a document that is no candidate, in a search that is asked for more documents than those."""
+        if len(grouped) >= self.k:
             return None, None
+        hits = self.collection.search(self.query, self.k, where=self.where)
+        return next(((hit.rank, hit.score) for hit in hits if hit.id == self.document_id), (None, None))
+
+    def _standing(self, grouped: Ranking, mine: Keys) -> tuple[int, float]:
+        """Rank and score among the documents; of equal scores the larger id stands first, as in a search."""
         score = grouped.scores[grouped.keys == mine[0]][0]
         tied = grouped.keys[grouped.scores == score]
         ids = {info.id for info in self.collection.store.document_info(tied).values()}
@@ -148,6 +153,20 @@ class _Explaining:
 
     def _passage(self, key: int) -> Passage:
         return self.collection.store.passages([key])[0]
+
+    def _outcome(
+        self, rank: int | None, of: int, candidate: bool, stages: tuple[StageSeen, ...], condition: FilterSeen | None
+    ) -> str:
+        """Where the document stands, or where it dropped out."""
+        if condition is not None and not condition.passes:
+            return f"left out by the condition: {' and '.join(condition.failed) or condition.where}"
+        if candidate:
+            late = [stage for stage in stages if stage.kind == "rerank" and not stage.scored]
+            return f"rank {rank} of {of} documents" + "".join(f"; {_passed_over(stage)}" for stage in late)
+        said = "not among the candidates: " + "; ".join(_missed(stage) for stage in stages if stage.kind == "source")
+        if rank is None:
+            return said
+        return f"{said}; at rank {rank} it fills up an answer of {self.k} that has too few candidates"
 
     def _probability(self, way: Way, grouped: Ranking, key: int) -> ProbabilitySeen | None:
         calibration = self.collection.calibration()
@@ -218,16 +237,6 @@ class _Looking:
             yield "cross-encoder: the recipe has none"
         if not recipe.retrieve.words:
             yield "words: the recipe does not search by them"
-
-
-def outcome(rank: int | None, of: int, stages: tuple[StageSeen, ...], condition: FilterSeen | None) -> str:
-    """Where the document stands, or where it dropped out."""
-    if condition is not None and not condition.passes:
-        return f"left out by the condition: {' and '.join(condition.failed) or condition.where}"
-    if rank is None:
-        return "not among the candidates: " + "; ".join(_missed(stage) for stage in stages if stage.kind == "source")
-    late = [stage for stage in stages if stage.kind == "rerank" and not stage.scored]
-    return f"rank {rank} of {of} documents" + "".join(f"; {_passed_over(stage)}" for stage in late)
 
 
 def _missed(stage: StageSeen) -> str:

@@ -252,9 +252,9 @@ class Explanation:
     title: str
     passage: PassageShown
     rank: int | None
-    """Among the documents that the search ranked, from 1; None where it was not among them."""
+    """Its place in the answer, from 1; None where it is not in it."""
     of: int
-    """How many documents those were."""
+    """How many documents the candidates are of."""
     score: float | None
     """The score that it is ranked by; None where it was not."""
     outcome: str
