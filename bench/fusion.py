@@ -223,10 +223,10 @@ def standardised(scores: Values) -> Values:
     return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros_like(scores)
 
 
-def curve(one: Said, normalise: Callable[[Values], Values]) -> Values:
+def curve(one: Said, normalise: Callable[[Values], Values], weights: Values = WEIGHTS) -> Values:
     """(queries, weights): nDCG@10 for every fixed weight of the vectors."""
     parts = one.fused(lambda cosines, _: normalise(cosines)), one.fused(lambda _, points: normalise(points))
-    return np.stack([one.ndcg(weight * parts[0] + (1 - weight) * parts[1]) for weight in WEIGHTS], axis=1)
+    return np.stack([one.ndcg(weight * parts[0] + (1 - weight) * parts[1]) for weight in weights], axis=1)
 
 
 def decided(one: Said) -> Values:
