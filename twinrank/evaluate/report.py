@@ -70,7 +70,7 @@ def how_many(one: Paired) -> str:
 def method(comparisons: int) -> str:
     """How the figures were made."""
     together = f", Holm-corrected over {comparisons} comparisons" if comparisons > 1 else ""
-    return f"intervals: BCa bootstrap over queries; p: Fisher's randomisation test, two-sided{together}"
+    return f"intervals: BCa bootstrap over queries, each by itself; p: Fisher's randomisation test, two-sided{together}"
 
 
 def interval(one: Paired) -> str:
