@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +28,9 @@ from twinrank.errors import (
     QueryError,
     RecipeError,
 )
+from twinrank.index.vectors import VectorIndex
 from twinrank.recipe import RerankSettings
+from twinrank.types import Vectors
 
 Making = Callable[..., Collection]
 
@@ -634,6 +636,18 @@ def test_what_is_unlike_is_moved_away_from(things: Collection) -> None:
     away = {hit.id: hit.score for hit in things.similar("d0", k=4, unlike="d3")}
     assert "d3" not in away
     assert all(away[name] != plain[name] for name in away)
+
+
+def test_likeness_is_looked_for_in_one_state_though_others_write(things: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    mean, written = things._mean_vector, []
+
+    def meanwhile(ids: Sequence[str], index: VectorIndex) -> Vectors:
+        if not written:
+            written.append(things.add({"id": "d0", "text": "something else, since a moment"}))
+        return mean(ids, index)
+
+    monkeypatch.setattr(things, "_mean_vector", meanwhile)
+    assert len(things.similar("d0", k=3)) == 3
 
 
 def test_similar_documents_obey_a_condition_and_a_wish_for_variety(things: Collection) -> None:

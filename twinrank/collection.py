@@ -50,11 +50,12 @@ from twinrank.status import CheckReport, Status, ViewStatus
 from twinrank.stopping import Rule
 from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, View, make_folder
 from twinrank.text import Analyzer, counted, normalize
-from twinrank.types import Document, Encoder, Hit, Keys, Membership, Not, Ranking, Vectors
+from twinrank.types import Condition, Document, Encoder, Hit, Keys, Membership, Not, Ranking, Vectors
 from twinrank.views import add_view, check_view, is_kept, make_views
 
 RECIPE = "recipe.toml"
 TRANSLATED = "translated"
+"""Under this name the store keeps the fields that translations are in, a line each."""
 WRITER_PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
 
@@ -205,6 +206,7 @@ class Collection:
             encoder, translate = self._writing_encoder(), self._loaded.translate
             Ingest(self.store, encoder, self.recipe.passages, translate).add(given, report, progress)
             self._assembly.weigh(self._derived.refresh())
+            self._derived.tidy()
         return report
 
     def delete(self, ids: Iterable[str] | str) -> list[str]:
@@ -212,6 +214,7 @@ class Collection:
         with self._writing():
             gone = self.store.delete([ids] if isinstance(ids, str) else list(ids))
             self._derived.refresh()
+            self._derived.tidy()
         return gone
 
     def rebuild(self, *, encode: bool = False, progress: Callable[[int], None] | None = None) -> AddReport | None:
@@ -475,12 +478,17 @@ class Collection:
         .15 made rounder). `diversity` from 0 to 1 trades likeness for variety (maximal marginal relevance) in what is chosen;
         what was chosen is shown by likeness.
         """
-        started = perf_counter()
         liked, unliked = ([ids] if isinstance(ids, str) else list(ids) for ids in (like, unlike))
         if not liked or not 0 <= diversity <= 1:
             raise QueryError(f"similar takes at least one id and a diversity of 0 to 1; got {liked} and {diversity}")
         checked_query("similar", k)
         condition = None if where is None else filters.parse(where)
+        return self.in_one_state(lambda: self._similar(liked, unliked, k, condition, diversity))
+
+    def _similar(
+        self, liked: Sequence[str], unliked: Sequence[str], k: int, condition: Condition | None, diversity: float
+    ) -> Results:
+        started = perf_counter()
         index = self._derived.refresh().vectors
         if index is None:
             raise ModelMismatchError(f"{self.path} holds no vectors; to encode its documents: {self._again}")
@@ -603,6 +611,7 @@ class Collection:
             indexes=indexes,
             fields={name: _field_summary(summary) for name, summary in self.store.field_summary().items()},
             size=self.store.size() + sum(index.size for index in indexes),
+            free=self.store.free(),
             writable=self.store.writable,
             recipe=self.recipe.to_toml(),
             weights=weighing.told(self.store) if self.recipe.fuse.method == "auto" else "",

@@ -308,6 +308,12 @@ class Derived:
                 self.store.compact_changes(self.store.sequence())
         self.refresh()
 
+    def tidy(self) -> None:
+        """Let the store forget and give back what the indexes on disk do not need; called after a change."""
+        with self._lock:
+            if self._open and self._temporary is None:
+                self.store.tidy(min(index.sequence for index in self._open.values()))
+
     def close(self) -> None:
         with self._lock:
             self._drop()
@@ -419,23 +425,41 @@ class Derived:
 
     def _caught_up(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
         path, index = keeper.path(self._place), self._open.get(keeper.name)
-        try:
-            if index is not None and index.stamp == stamp:
+        if index is not None and index.stamp == stamp:
+            try:
                 keeper.reopen(index)
-            else:
-                index = self._verified(keeper, stamp)
-            if index.sequence != sequence:
-                self._take_changes(keeper, index)
-                keeper.finish(index, sequence)
-            elif keeper.unfinished(index):
-                keeper.finish(index, sequence)
+                return self._followed(keeper, index, sequence)
+            except IndexDamagedError:  # the log is cut off behind it, perhaps; who cut it brought the files up to date before
+                keeper.close(index)
+        self._open.pop(keeper.name, None)
+        index = None
+        try:
+            index = self._verified(keeper, stamp)
+            return self._followed(keeper, index, sequence)
         except IndexDamagedError as error:
             if path.exists():
                 self._notify(f"the index {keeper.name} was made anew from the store: {error}")
             if index is not None:
                 keeper.close(index)
-            index = keeper.build(path, stamp, sequence)
-        assert index is not None
+        return self._built(keeper, stamp, sequence)
+
+    def _followed(self, keeper: Keeper, index: Changing, sequence: int) -> Changing:
+        if index.sequence != sequence:
+            self._take_changes(keeper, index)
+            keeper.finish(index, sequence)
+        elif keeper.unfinished(index):
+            keeper.finish(index, sequence)
+        return index
+
+    def _built(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
+        index: Changing
+        try:
+            index = keeper.build(keeper.path(self._place), stamp, sequence)
+        except IndexDamagedError as error:  # just written, and cannot be read
+            raise StorageError(
+                f"the index {keeper.name} could not be made anew: {error}. What was added or deleted is kept; look at the disk "
+                "and search again"
+            ) from error
         return index
 
     def _verified(self, keeper: Keeper, stamp: str) -> Changing:

@@ -62,6 +62,8 @@ class Status:
     """Field → its types and the number of documents that hold it, for people."""
     size: int
     """Bytes on disk, all together."""
+    free: int
+    """Of them, those that hold nothing; writing uses them, and gives back what is beyond a quarter of the store."""
     writable: bool
     recipe: str
     """As TOML."""
@@ -70,7 +72,8 @@ class Status:
 
     def __str__(self) -> str:
         held = f"{counted(self.documents, 'document')}, {counted(self.passages, 'passage')}"
-        lines = [f"{self.path}: {held}, {_bytes(self.size)} on disk"]
+        free = f", {_bytes(self.free)} of it free" if self.free else ""
+        lines = [f"{self.path}: {held}, {_bytes(self.size)} on disk{free}"]
         if not self.writable:
             lines.append("read only: it can be searched, not changed")
         for view in self.views:

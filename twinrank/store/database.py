@@ -295,8 +295,8 @@ class Database:
             connection.execute("COMMIT")
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of what is inside, or nothing."""
+    def _writing(self, *, names_state: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of what is inside, or nothing. What changes nothing that is searched names no state."""
         if self._mode != "rw":
             raise CollectionReadOnlyError(f"{self.folder} cannot be changed: no permission to write; searching works")
         if not self._write_lock.acquire(timeout=self.timeout):
@@ -307,7 +307,7 @@ class Database:
                 try:
                     before = connection.total_changes
                     yield connection
-                    if connection.total_changes > before:
+                    if names_state and connection.total_changes > before:
                         _name_state(connection)
                     connection.execute("COMMIT")
                 except BaseException:
@@ -355,6 +355,11 @@ class Database:
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in (self.path, self._beside("-wal"), self._beside("-shm")) if path.exists())
+
+    def free(self) -> int:
+        """Bytes of the file that hold nothing: what comes next is put there, and `Store.tidy` gives back what is too much."""
+        with self._reading() as connection:
+            return int(connection.execute("PRAGMA freelist_count").fetchone()[0]) * PAGE_BYTES
 
     def copy_to(self, file: Path) -> None:
         """Write the state as it is now into a new SQLite file, without what was deleted; others may write meanwhile."""

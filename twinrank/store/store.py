@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
-from twinrank.errors import StorageError
+from twinrank.errors import CollectionError, StorageError
 from twinrank.store.check import problems
 from twinrank.store.database import add_changes
 from twinrank.store.records import PreparedDocument
 from twinrank.store.rows import marks, parts, select_in
+from twinrank.store.upkeep import LONGEST, forget_changes, give_back, has_much_free, has_old_changes
 from twinrank.store.views import Views, read_views
 from twinrank.store.writing import Plan
 
@@ -42,6 +44,31 @@ class Store(Views):
                 add_changes(connection, ((key, "remove") for (key,) in gone))
                 connection.execute(f"DELETE FROM documents WHERE key IN ({these})", part)
         return [id for id in dict.fromkeys(ids) if id in known]
+
+    def tidy(self, reflected: int) -> None:
+        """Keep the file in proportion, for some 20 ms at most; the next call goes on.
+
+        Changes are forgotten that indexes of the state `reflected` do not need, and free pages beyond a quarter of the file
+        given back. Nothing depends on it: what fails, as on a full disk, is tried again the next time.
+        """
+        begun = perf_counter()
+        try:
+            while self._tidy_once(reflected) and perf_counter() - begun < LONGEST:
+                pass
+        except CollectionError:  # its connection is closed, its transaction undone
+            return
+
+    def _tidy_once(self, reflected: int) -> bool:
+        """One step, where there is one to be done."""
+        with self._reading() as connection:
+            old, free = has_old_changes(connection), has_much_free(connection)
+        if not (old or free):
+            return False
+        with self._writing(names_state=False) as connection:
+            forgotten = old and forget_changes(connection, reflected)
+            if free:
+                give_back(connection)
+        return forgotten or free
 
     def check(self) -> list[str]:
         """Every problem found, in words; none where all is well. Reads everything."""
