@@ -114,3 +114,21 @@ def test_passages_are_grouped_as_the_recipe_says(tmp_path: Path) -> None:
     assert set(best) < set(each)
     assert len([part for identifier, part in each if identifier == "zinc"]) > 1
     assert grouped(tmp_path / "cards", "sum")[0][0] == "zinc"
+
+
+def test_the_first_documents_do_not_depend_on_how_many_are_asked_for(tmp_path: Path) -> None:
+    recipe = Recipe.parse(
+        "[encoder]\nmodel = 'none'\n[passages]\nsize = 16\noverlap = 0\n[retrieve]\nwords = 12\n[group]\nby = 'sum'"
+    )
+    words = ["zinc", "cold", "cough", "tea", "honey", "sleep", "lemon"]
+    with Collection(tmp_path / "notes", recipe=recipe) as notes:
+        for number in range(60):  # of one to four passages, all with a word of the query
+            sentences = [
+                " ".join(words[(number * step + place) % 7] for place in range(9)) + "." for step in range(1, 2 + number % 4)
+            ]
+            notes.add({"id": str(number), "text": " ".join(sentences)})
+        few = [(hit.id, hit.score) for hit in notes.search("zinc against a cold", k=5)]
+        all_of_them = [(hit.id, hit.score) for hit in notes.search("zinc against a cold", k=60)]
+    assert all_of_them[:5] == few
+    assert len({identity for identity, _ in all_of_them}) == len(all_of_them) == 60
+    assert [score for _, score in all_of_them] == sorted((score for _, score in all_of_them), reverse=True)

@@ -380,7 +380,8 @@ class Collection:
         depth = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
-            hits = self._hits(self._documents(pipeline.run_behind(ranking, text, depth, allowed, trace)), k, trace, chances)
+            deeper = pipeline.run_behind(ranking, text, depth, allowed, trace)
+            hits = self._hits(self._documents_behind(ranking, deeper), k, trace, chances)
         verdict = None
         if calibration is not None:
             hits, verdict = calibration.answer(hits, k, wish)
@@ -557,6 +558,13 @@ class Collection:
     def _documents(self, ranking: Ranking) -> Ranking:
         """A pipeline's ranking, grouped as the recipe has it."""
         return self._grouped(ranking, self.recipe.group.by, self.recipe.group.passages)
+
+    def _documents_behind(self, first: Ranking, deeper: Ranking) -> Ranking:
+        """`first` grouped as ever, and behind it the documents that `deeper`, which goes on from it, finds beside them."""
+        head, by = self._documents(first), self.recipe.group.by
+        found = self._grouped(deeper, "best" if by == "sum" else by)
+        beside = ~np.isin(found.keys, first.keys)
+        return Ranking(np.concatenate([head.keys, found.keys[beside]]), np.concatenate([head.scores, found.scores[beside]]))
 
     def _grouped(self, ranking: Ranking, by: Grouping = "best", most: int = 3) -> Ranking:
         return group(ranking, self.store.documents_of(ranking.keys), by, most)
