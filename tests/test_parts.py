@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from twinrank import Collection, Recipe
 from twinrank.errors import DocumentError, RecipeError
+from twinrank.loaded import Loaded
 from twinrank.parts import part_of, parts_of
 from twinrank.recipe import EncoderSettings, GroupSettings
 from twinrank.text import Chunking
@@ -82,6 +83,63 @@ def test_every_part_is_found_again_by_its_name(fields: dict[str, object], title:
     document = Document("a", "text", title, fields)  # type: ignore[arg-type]
     for part, text in parts_of(document, ["title", "a", "b", "c", "missing"]):
         assert part_of(document, part) == text
+
+
+def test_a_text_that_is_named_twice_gives_its_passages_once(tmp_path: Path) -> None:
+    with Collection(tmp_path / "cards", recipe=replace(WORDS, passages=Chunking(also=("title", "title")))) as cards:
+        cards.add(CARDS)
+        assert cards.store.count_passages() == len(CARDS) + 2
+
+
+class Shouting:
+    """Stands in for a translator; dies when it has been asked so many times."""
+
+    fingerprint = "shouting"
+    lives = 1_000
+
+    def translate(self, texts: list[str]) -> list[str]:
+        Shouting.lives -= bool(texts)
+        if Shouting.lives < 0:
+            raise KeyboardInterrupt
+        return [text.upper() for text in texts]
+
+
+@pytest.fixture
+def shouting(monkeypatch: pytest.MonkeyPatch) -> type[Shouting]:
+    monkeypatch.setattr(Loaded, "_open_translator", lambda *_: Shouting())
+    monkeypatch.setattr(Shouting, "lives", 1_000)
+    return Shouting
+
+
+@pytest.mark.parametrize("before", ["", "[translate]\nmodel = 'x'\nfield = 'old'"])
+def test_translating_a_collection_goes_on_where_it_was_interrupted(
+    tmp_path: Path, shouting: type[Shouting], before: str
+) -> None:
+    notes = [{"id": str(number), "text": f"note {number}", "year": number} for number in range(600)]
+    with Collection(tmp_path / "notes", recipe=Recipe.parse(f"[encoder]\nmodel = 'none'\n{before}")) as collection:
+        collection.add(notes)
+    recipe = Recipe.parse("[encoder]\nmodel = 'none'\n[translate]\nmodel = 'x'\nfield = 'loud'")
+    with Collection(tmp_path / "notes", recipe=recipe) as collection:
+        shouting.lives = 1  # of three batches
+        with pytest.raises(KeyboardInterrupt):
+            collection.rebuild(encode=True)
+        shouting.lives = 2
+        report = collection.rebuild(encode=True)
+        assert report is not None
+        assert (report.unchanged, report.updated) == (256, 344)
+        assert collection.get(["3"])[0] == Document("3", "note 3", fields={"year": 3, "loud": "NOTE 3"})
+        assert collection.add(notes).unchanged == 600
+
+
+def test_a_field_of_the_users_own_is_never_taken_for_a_translation(tmp_path: Path, shouting: type[Shouting]) -> None:
+    with Collection(tmp_path / "notes", model="none") as collection:
+        collection.add({"id": "a", "text": "t", "loud": "mine"})
+    recipe = Recipe.parse("[encoder]\nmodel = 'none'\n[translate]\nmodel = 'x'\nfield = 'loud'")
+    with Collection(tmp_path / "notes", recipe=recipe) as collection:
+        for _ in range(2):
+            with pytest.raises(DocumentError, match="'loud' of their own"):
+                collection.rebuild(encode=True)
+        assert collection.get(["a"])[0] == Document("a", "t", fields={"loud": "mine"})
 
 
 def test_documents_are_searched_in_their_translation_too(tmp_path: Path, opus: Path) -> None:

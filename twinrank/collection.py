@@ -22,6 +22,7 @@ from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import (
     CollectionError,
     CollectionReadOnlyError,
+    DocumentError,
     IndexDamagedError,
     ModelMismatchError,
     QueryError,
@@ -35,7 +36,7 @@ from twinrank.ingest import AddReport, Ingest
 from twinrank.learned import Learned
 from twinrank.loaded import Loaded
 from twinrank.migration import MIGRATED, Migration
-from twinrank.parts import without_field
+from twinrank.parts import without_fields
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.search import filters
@@ -285,6 +286,7 @@ class Collection:
         report = AddReport()
         ingest = Ingest(self.store, encoder, self.recipe.passages, self._loaded.translate, encode=False)
         if not kept:
+            self._expect_translations()
             ingest.add(self._all_documents(), report)
         self._keep_recipe()
         for plan in plans:
@@ -294,12 +296,25 @@ class Collection:
                 self.store.complete_view(plan.name)
         return report
 
+    def _expect_translations(self) -> None:
+        """Note the field that is about to be filled beside the one before: an interrupted call leaves documents of either."""
+        translated = (self.store.get_meta(TRANSLATED) or "").splitlines()
+        if self.recipe.translate is None or (field := self.recipe.translate.field) in translated:
+            return
+        if field in self.store.field_summary():
+            raise DocumentError(
+                f"{self.path} has documents with a field {field!r} of their own, where translations are to be kept; "
+                "name another in the recipe: [translate], field"
+            )
+        self.store.set_meta(TRANSLATED, "\n".join([*translated, field]))
+
     def _all_documents(self) -> Iterable[Document]:
-        ids, translated = list(self.store.document_ids()), self.store.get_meta(TRANSLATED)
+        """As they were given: without their translations."""
+        ids, translated = list(self.store.document_ids()), (self.store.get_meta(TRANSLATED) or "").splitlines()
         for start in range(0, len(ids), 256):
             for document in self.store.get(ids[start : start + 256]):
                 if document is not None:
-                    yield without_field(document, translated)
+                    yield without_fields(document, translated)
 
     def _check_passages(self) -> None:
         stored = self.store.get_meta("passages")

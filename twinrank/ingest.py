@@ -202,7 +202,7 @@ class Ingest:
         """Every passage of the document's text, which carry its title, and of the other texts that give passages."""
         also = (*self.passages.also, *(() if self.translate is None else (self.translate.field,)))
         found = self._cut_text(document.text, document.title, "")
-        for part, text in parts_of(document, also):
+        for part, text in parts_of(document, list(dict.fromkeys(also))):
             found += self._cut_text(text, "", part)
         return found
 

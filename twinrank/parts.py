@@ -25,10 +25,8 @@ def parts_of(document: Document, names: Sequence[str]) -> Iterator[tuple[str, st
         yield from ((part, text) for part, text in found if isinstance(text, str) and text.strip())
 
 
-def without_field(document: Document, name: str | None) -> Document:
-    if name not in document.fields:
-        return document
-    return replace(document, fields={key: value for key, value in document.fields.items() if key != name})
+def without_fields(document: Document, names: Sequence[str]) -> Document:
+    return replace(document, fields={key: value for key, value in document.fields.items() if key not in names})
 
 
 def part_of(document: Document, part: str) -> str | None:
