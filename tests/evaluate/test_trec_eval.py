@@ -26,9 +26,9 @@ def bench() -> ModuleType:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["covidfaq", "medline", "xquad_en", "cranfield"])
+@pytest.mark.parametrize("name", ["covidfaq", "medline", "xquad_en"])
 def test_measures_equal_trec_evals_on_bm25s_rankings(name: str, bench: ModuleType, shared_data: Path, tmp_path: Path) -> None:
-    dataset = sample(read_dataset(shared_data / name), 300)
+    dataset = sample(read_dataset(shared_data / name), 100)
     outcome = evaluate(dataset, {"words": BUILT_IN["words"].with_model(NO_MODEL)}, folder=tmp_path).outcomes["words"]
     tied = sum(len(set(scores.values())) < len(scores) for scores in outcome.run.values())
     assert tied > 0  # else this would prove less than it says
