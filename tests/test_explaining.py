@@ -96,6 +96,15 @@ def test_each_term_tells_what_bm25_computes_with(make: Making) -> None:
     assert [term.adds for term in told.words.terms] == sorted((term.adds for term in told.words.terms), reverse=True)
 
 
+def test_the_weights_add_up_after_deletions_too(make: Making) -> None:
+    collection = make()
+    collection.delete(["rest", "bread"])
+    told = explain(collection, "zinc food cold", "piece", budget=0)
+    (hit,) = [hit for hit in collection.search("zinc food cold") if hit.id == "piece"]
+    assert told.words is not None
+    assert told.words.score == pytest.approx(hit.score, rel=1e-6)
+
+
 def test_a_collection_without_a_model_is_explained_by_its_words_alone(make: Making) -> None:
     told = explain(make(), QUERY, "zinc")
     assert told.vectors is None
@@ -346,13 +355,19 @@ def test_the_parts_add_up_to_the_fused_score(make: Making, tiny_model: Path, fus
     assert {stage.stage: stage.rank for stage in told.stages} == {stage.stage: stage.rank for stage in hit.stages}
 
 
-def test_a_rerank_that_mixes_tells_both_sides(make: Making, tiny_model: Path) -> None:
-    collection = make(tiny_model, tokens=PLAIN, rerank=(RerankSettings(kind="maxsim", weight=0.3),))
-    told = explain(collection, QUERY, "zinc", budget=0)
+@pytest.mark.parametrize("kind", ["maxsim", "cross-encoder"])
+@pytest.mark.parametrize("id", ["zinc", "rest"])
+def test_a_rerank_that_mixes_tells_both_sides(
+    make: Making, tiny_model: Path, tiny_cross_encoder: Path, kind: Any, id: str
+) -> None:
+    model = str(tiny_cross_encoder) if kind == "cross-encoder" else ""
+    rerank = RerankSettings(model=model, kind=kind, weight=0.3)
+    collection = make(tiny_model, tokens=PLAIN, rerank=(rerank,))
+    told = explain(collection, QUERY, id, budget=0)
     fused, mixed = told.sums
-    assert [part.name for part in mixed.parts] == ["before", "maxsim"]
+    assert [part.name for part in mixed.parts] == ["before", rerank.name]
     assert [part.weight for part in mixed.parts] == pytest.approx([0.7, 0.3])
-    assert mixed.score == pytest.approx(told.score, abs=1e-6)
+    assert sum(part.adds for part in mixed.parts) == pytest.approx(told.score, abs=1e-5)
     assert mixed.parts[0].score == pytest.approx(fused.score, abs=1e-6)
 
 
@@ -577,6 +592,13 @@ def test_marks_say_how_much_a_word_does() -> None:
     assert view.marked(seen).plain == "zinc+++ does help-- a+ cold"
     cut = replace(seen, seen=14, dropped=2, effects=effects[:3])
     assert view.marked(cut).plain == "zinc+++ does help-- … 2 tokens not read:  a cold"
+
+
+def test_a_piece_of_a_word_is_shown_as_a_piece(make: Making, tiny_model: Path) -> None:
+    shown = printed(explain(make(tiny_model), "zinc colds lozenge", "zinc", budget=0), 120)
+    assert re.search(r"^ +colds +[+-]", shown, re.MULTILINE)
+    assert re.search(r"^ +l… +[+-]", shown, re.MULTILINE)  # no piece of the tiny vocabulary is longer
+    assert re.search(r"^ +…o… +[+-]", shown, re.MULTILINE)
 
 
 def test_brackets_in_a_document_are_no_markup(make: Making) -> None:

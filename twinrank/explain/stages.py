@@ -72,9 +72,10 @@ class Way:
     def sum(self, key: int) -> Sum:
         """The fused score of a passage, part by part."""
         parts = self._parts(key, [float(_scores(source, np.array([key]))[0]) for source in self.sources])
-        method = "auto" if self.trace.weighing is not None else self.pipeline.fusion.method
-        told = "" if self.trace.weighing is None else str(self.trace.weighing)
-        return Sum("fuse", "score" if method == "auto" and not told else method, sum(part.adds for part in parts), parts, told)
+        decided, method = self.trace.weighing, self.pipeline.fusion.method
+        if method == "auto" and decided is None:  # its sources are not those that it decides between
+            method = "score"
+        return Sum("fuse", method, sum(part.adds for part in parts), parts, "" if decided is None else str(decided))
 
     def _parts(self, key: int, scores: Sequence[float]) -> tuple[Part, ...]:
         """NaN among the scores is a source that knows nothing of the passage."""
@@ -152,12 +153,17 @@ class Way:
     def _mixture(self, number: int, stage: Rerank, key: int) -> Sum:
         before, after = self._around(number)
         scored = after.top(self.trace.certificates[number].pairs).keys
-        own = stage.score(self.forms[-1], np.append(scored, key)).astype(np.float64)  # (passages + 1,), this one last
+        others = scored[scored != key]
+        own = stage.score(self.forms[-1], np.append(others, key)).astype(np.float64)  # this one last
+        spread_over = own if key in scored else own[:-1]  # (scored,)
         came = before.scores[np.isin(before.keys, scored)].astype(np.float64)
-        sides = [("before", self.score_in(before, key), came, 1 - stage.weight), (stage.name, own[-1], own[:-1], stage.weight)]
+        sides = [
+            ("before", self.score_in(before, key), came, 1 - stage.weight),
+            (stage.name, own[-1], spread_over, stage.weight),
+        ]
         parts = []
-        for name, score, others, weight in sides:
-            low, high = _ends(others)
+        for name, score, all_scores, weight in sides:
+            low, high = _ends(all_scores)
             rank = _place(before, key) if name == "before" else None
             parts.append(Part(name, float(score), rank, weight, low, high, weight * _spread(float(score), low, high)))
         note = "" if key in scored else "it was not reranked: this is what it would have come to"

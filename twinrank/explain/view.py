@@ -141,8 +141,9 @@ class View:
     def _texts(self, query: Occlusion, passage: Occlusion) -> Iterator[RenderableType]:
         for name, text in (("query", query), ("passage", passage)):
             largest = max((abs(effect.effect) for effect in text.effects), default=0.0)
-            said = f"{name}, a {text.unit} left out at a time, at most {largest:.4f}:" if text.unit else f"{name}:"
-            yield _plain(said, "dim")
+            unit = text.unit if text.unit[:1].isdigit() else f"a {text.unit}"
+            said = f", {unit} left out at a time, effects up to {largest:.4f}" if text.unit else ""
+            yield _plain(f"{name}{said}:", "dim")
             yield self.marked(text)
 
     def marked(self, text: Occlusion) -> Text:
@@ -204,7 +205,7 @@ def _standing(stage: StageSeen) -> str:
         return f"not reranked: it came with {stage.came:.4f} and needed {stage.needed:.4f}"
     if stage.score is None:
         return "knows nothing of it"
-    told = f"not among the {stage.of} candidates" + (f", but at rank {stage.behind:,}" if stage.behind else "")
+    told = f"not among its {counted(stage.of, 'candidate')}" + (f", but at rank {stage.behind:,}" if stage.behind else "")
     return told + (f"; {stage.needed:.4f} would have been needed" if stage.needed is not None else "")
 
 
@@ -269,9 +270,17 @@ def _plain(text: str, style: str = "") -> Text:
 
 def _said(token: Token, text: str) -> str:
     """The characters that a vector stands for, or the token's name."""
-    parts = dict.fromkeys(_on_one_line(text[start:end]) for start, end in _joined(token.spans))
+    parts = dict.fromkeys(_piece(text, start, end) for start, end in _joined(token.spans))
     said = ", ".join(parts) or token.text
     return said if len(said) <= SHOWN_MATCH else said[: SHOWN_MATCH - 1] + "…"
+
+
+def _piece(text: str, start: int, end: int) -> str:
+    """Characters of a text, with dots where a word goes on beside them."""
+    inside = text[start:end]
+    before = start > 0 and text[start - 1].isalnum() and inside[:1].isalnum()
+    behind = end < len(text) and text[end].isalnum() and inside[-1:].isalnum()
+    return ("…" if before else "") + _on_one_line(inside) + ("…" if behind else "")
 
 
 def _joined(spans: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
@@ -286,7 +295,7 @@ def _joined(spans: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
 
 
 def _cost(passes: int, seconds: float) -> str:
-    return f"{passes} passes, {1000 * seconds:.0f} ms"
+    return f"{counted(passes, 'text')} read in {1000 * seconds:.0f} ms"
 
 
 def _on_one_line(text: str) -> str:
