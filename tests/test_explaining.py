@@ -285,6 +285,22 @@ def test_every_vector_of_a_colbert_has_its_token(
             assert shown or not any(letter.isalpha() for letter in text)
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "mpnet"])
+def test_a_prompt_stands_for_no_characters_of_the_text(family: str, tiny: ModuleType, tmp_path: Path) -> None:
+    prompts = {"query": "what is ", "document": "a piece of "}
+    late = LateInteraction(tiny.write_bi_encoder(tmp_path / family, family, prompts=prompts))
+    for side in ("query", "document"):
+        for text in ("zinc may shorten a cold", "Größe 東京, zinc", "bread " * 150, ""):
+            pieces = late.pieces(text, side=side)
+            vectors = late.embed(late.tokenize([text], side=side), side=side)[0]
+            assert len(pieces) == len(vectors)
+            spans = [(piece.start, piece.end) for (piece,) in pieces if piece.end > piece.start]  # a lone space has none
+            assert spans == sorted(spans)
+            assert all(0 <= start < end <= len(text) for start, end in spans)
+            if text.startswith("zinc"):
+                assert "".join(text[start:end] for start, end in spans).replace(" ", "") == text.replace(" ", "")
+
+
 def test_a_colbert_as_the_encoder_is_explained_by_its_tokens(
     make: Making, tiny: ModuleType, tiny_colbert: ModuleType, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ Pair = tuple[str, str]
 
 
 class Piece(NamedTuple):
-    """A token, and the characters of its text that it stands for; none (0, 0) of a special token, a prompt, an expansion."""
+    """A token, and the characters of its text that it stands for; none, start = end, of a special token, a prompt, a mask."""
 
     token: str
     start: int
