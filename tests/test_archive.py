@@ -110,10 +110,21 @@ def test_an_archive_that_was_tampered_with_becomes_no_collection(collection: Col
     assert (sorted(tmp_path.parent.iterdir()), sorted(tmp_path.iterdir())) == before
 
 
-def test_an_archive_with_a_consistent_manifest_but_a_wrong_store_is_refused(collection: Collection, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "UPDATE documents SET title = 'forged' WHERE key = 1",
+        "CREATE TRIGGER eat AFTER INSERT ON documents BEGIN DELETE FROM documents WHERE key = 1; END",
+        "ALTER TABLE documents ADD COLUMN more TEXT",
+        "DROP TABLE changes",
+    ],
+)
+def test_an_archive_with_a_consistent_manifest_but_a_wrong_store_is_refused(
+    collection: Collection, tmp_path: Path, forgery: str
+) -> None:
     collection.store.copy_to(tmp_path / "other.db")
     with sqlite3.connect(tmp_path / "other.db") as database:
-        database.execute("UPDATE documents SET title = 'forged' WHERE key = 1")
+        database.execute(forgery)
     database.close()
     forged = (tmp_path / "other.db").read_bytes()
     facts = {"size": len(forged), "sha256": hashlib.sha256(forged).hexdigest()}
@@ -129,6 +140,13 @@ def test_an_archive_with_a_consistent_manifest_but_a_wrong_store_is_refused(coll
     with pytest.raises(DataError, match="is refused"):
         import_(rewritten(tmp_path / "notes.tar", change), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_what_is_missing_is_named_when_it_cannot_be_exported(collection: Collection, tmp_path: Path) -> None:
+    (collection.path / "recipe.toml").unlink()
+    with pytest.raises(StorageError, match=r"recipe\.toml: No such file"):
+        export(collection, tmp_path / "notes.tar")
+    assert not (tmp_path / "notes.tar").exists()
 
 
 def test_an_extended_header_of_any_size_is_not_followed(tmp_path: Path) -> None:

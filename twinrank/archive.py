@@ -96,7 +96,7 @@ def _working_folder(beside: Path) -> Iterator[Path]:
     try:
         yield folder
     except OSError as error:
-        raise StorageError(f"{beside}: {error.strerror or error}") from error
+        raise StorageError(f"{error.filename or beside}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -108,6 +108,7 @@ try:
     store.delete(["a"])
 except twinrank.errors.CollectionReadOnlyError as error:
     print(error)
+print("problems", store.check())
 store.close()
 """
 
@@ -136,6 +137,7 @@ def test_a_read_only_folder_is_searched_and_says_why_it_cannot_be_written(open_f
     result = as_nobody(open_folder, READ_AND_WRITE)
     assert result.stdout.splitlines()[0] == "1 False one", result.stderr
     assert "no permission to write" in result.stdout
+    assert "problems []" in result.stdout
 
 
 def test_a_read_only_folder_is_searched_while_its_owner_writes(open_folder: Path) -> None:

@@ -21,31 +21,37 @@ SETTINGS = {"encoding": "UTF-8", "page_size": PAGE_BYTES, "auto_vacuum": 2, "jou
 """What the file's first hundred bytes say of it beside what SQLite itself looks at."""
 
 
-def problems(connection: sqlite3.Connection) -> Iterator[str]:
+def problems(connection: sqlite3.Connection, *, immutable: bool = False) -> Iterator[str]:
+    """`immutable` says that the file is read as it stands, without a log, which SQLite then tells as its journal mode."""
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"SQLite's integrity check: {line}"
     for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         yield f"row {row} of {table} points to a row of {parent} that is not there"
-    yield from _schema_problems(connection)
+    yield from _header_problems(connection, immutable)
+    if not _has_our_tables(connection):
+        yield "the database's tables are not those of this format"
+        return  # what is in them cannot be told
     yield from _log_problems(connection)
     yield from _document_problems(connection)
     yield from _vector_problems(connection)
 
 
-def _schema_problems(connection: sqlite3.Connection) -> Iterator[str]:
+def _has_our_tables(connection: sqlite3.Connection) -> bool:
     """Integrity is not enough: a column of another name or a constraint less is sound, too."""
     fresh = sqlite3.connect(":memory:")
     try:
         fresh.executescript(SCHEMA)
         tables = "SELECT type, name, tbl_name, sql FROM sqlite_master"
-        if set(connection.execute(tables)) != set(fresh.execute(tables)):
-            yield "the database's tables are not those of this format"
+        return set(connection.execute(tables)) == set(fresh.execute(tables))
     finally:
         fresh.close()
+
+
+def _header_problems(connection: sqlite3.Connection, immutable: bool) -> Iterator[str]:
     for setting, expected in SETTINGS.items():
         found = connection.execute(f"PRAGMA {setting}").fetchone()
-        if found is not None and found[0] != expected:
+        if found is not None and found[0] != expected and not (immutable and setting == "journal_mode"):
             yield f"the database's header says {setting} {found[0]}, not {expected}"
 
 

@@ -74,6 +74,6 @@ class Store(Views):
         """Every problem found, in words; none where all is well. Reads everything."""
         try:
             with self._reading() as connection:
-                return list(problems(connection))
+                return list(problems(connection, immutable=self._mode == "immutable"))
         except StorageError as error:
             return [str(error)]
