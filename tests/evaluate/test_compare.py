@@ -111,6 +111,14 @@ def test_a_twin_tower_has_its_row_beside_a_bi_encoder_or_in_its_place(tiny_model
     assert any(line.startswith("late interaction: ") for line in left_out)
 
 
+def test_a_colbert_has_no_row_for_one_vector_a_passage(tiny: ModuleType, tiny_colbert: ModuleType, tmp_path: Path) -> None:
+    colbert = tiny_colbert.write_colbert(tiny, tmp_path / "colbert", "pylate")
+    rows, _ = architectures(Models(str(colbert)), 1000, 10)
+    assert list(rows) == [
+        BM25, "late interaction: rerank", "late interaction: search", "hybrid", "hybrid + late interaction",
+    ]  # fmt: skip
+
+
 def test_a_pooling_that_is_neither_is_a_row_of_its_own(tiny: ModuleType, tmp_path: Path) -> None:
     folder = tiny.write_bi_encoder(tmp_path / "max")
     pooling = folder / "1_Pooling" / "config.json"
