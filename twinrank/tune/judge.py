@@ -57,12 +57,12 @@ class Judge:
         return list(self.qrels[query].values())
 
     def _found(self, pipeline: Pipeline, documents: Documents, recipe: Recipe, text: str) -> list[str]:
-        ranking, _ = pipeline.run(text)
+        ranking, trace = pipeline.run(text)
         best = _best_documents(ranking, documents, recipe)
         depth, available = len(ranking), len(documents.keys)
         while len(best) < DEPTH and depth < available:
             depth = min(max(4 * depth, DEPTH), available)
-            best = _best_documents(pipeline.run_behind(ranking, text, depth), documents, recipe)
+            best = _best_documents(pipeline.run_behind(ranking, text, depth, trace=trace), documents, recipe)
         return [documents.ids[number] for number in best]
 
 
