@@ -62,11 +62,19 @@ def units(text: str, words: Callable[[str], Sequence[Span]], most: int) -> Units
 
 
 def apart(spans: Sequence[Span]) -> list[Span]:
-    """Those that do not overlap one that is kept before them."""
+    """Of spans that overlap, as pairs of characters do, those side by side, and what they leave over at the end.
+
+    >>> apart([(0, 2), (1, 3), (2, 4), (3, 5), (6, 9)])
+    [(0, 2), (2, 4), (4, 5), (6, 9)]
+    """
     kept: list[Span] = []
-    for start, end in spans:
-        if not kept or start >= kept[-1][1]:
+    for number, (start, end) in enumerate(spans):
+        reached = kept[-1][1] if kept else 0
+        last_of_run = number + 1 == len(spans) or spans[number + 1][0] >= end
+        if start >= reached:
             kept.append((start, end))
+        elif last_of_run and end > reached:
+            kept.append((reached, end))
     return kept
 
 
