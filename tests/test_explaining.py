@@ -565,6 +565,21 @@ def test_what_cannot_be_explained_is_refused(make: Making) -> None:
     assert empty.rank is None
 
 
+@pytest.mark.parametrize(("vectors", "words"), [(100, 0), (0, 100)])
+def test_an_architecture_that_is_not_searched_is_explained_and_said_not_to_count(
+    make: Making, tiny_model: Path, vectors: int, words: int
+) -> None:
+    told = explain(make(tiny_model, retrieve=RetrieveSettings(vectors, words)), QUERY, "zinc", budget=0)
+    assert told.sums == ()
+    assert told.rank is not None
+    assert told.vectors is not None
+    assert told.vectors.searched == bool(vectors)
+    assert told.words is not None
+    assert told.words.score > 0
+    assert ("words: the recipe does not search by them" in told.notes) == (not words)
+    assert ("the recipe does not search by these" in printed(told, 80)) == (not vectors)
+
+
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ def explain(
 
     What is explained is the document's best passage, as the search sees it. `where` and `k` are those of the search; `k`
     matters to reranks that stop when the first places are settled. `budget` is how many texts each model may read to find out
-    what single words do: about a second on one core for 256 passages of 100 tokens; 0 leaves that out.
+    what single words do, which takes most of the time; 0 leaves that out.
 
     Raises QueryError for an empty query and for an id that the collection does not hold, FilterError for a condition that does
     not parse, InputError for a budget that is too small.
