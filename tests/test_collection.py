@@ -459,6 +459,21 @@ def test_a_collection_without_permission_to_write_is_searched_and_says_why_it_ca
     assert "no permission to write" in told.stdout
 
 
+def test_what_is_to_be_done_about_another_model_is_a_command_that_takes_this_model(
+    make: Making, tiny_model: Path, other_tiny_model: Path, tmp_path: Path
+) -> None:
+    make(model=str(tiny_model)).add(NOTES)
+    with pytest.raises(ModelMismatchError, match=f"rebuild --encode --model {other_tiny_model} -c "):
+        make(model=str(other_tiny_model)).search("zinc")
+    recipe = tmp_path / "other.toml"
+    recipe.write_text("[passages]\nsize = 64\n")
+    with pytest.raises(RecipeError, match=f"rebuild --encode --recipe {recipe} --model {tiny_model} -c "):
+        make(recipe=recipe, model=str(tiny_model)).add(NOTES)
+    other = make()
+    other.migrate(str(other_tiny_model))
+    assert "--model" not in other._again
+
+
 def test_documents_cut_in_another_way_are_not_mixed_in(make: Making) -> None:
     make().add(NOTES)
     other = make(recipe=Recipe.parse("[passages]\nsize = 64"))
@@ -664,8 +679,13 @@ def test_similar_to_nothing_known_is_refused(things: Collection, arguments: dict
 
 
 def test_similar_without_vectors_says_how_to_get_them(notes: Collection) -> None:
-    with pytest.raises(ModelMismatchError, match="rebuild --encode"):
+    with pytest.raises(ModelMismatchError, match="rebuild --encode --model MODEL"):
         notes.similar("zinc")
+
+
+def test_similar_in_an_empty_collection_says_what_is_not_there(make: Making, tiny_model: Path) -> None:
+    with pytest.raises(QueryError, match="not in"):
+        make(model=str(tiny_model)).similar("zinc")
 
 
 # -- other architectures -------------------------------------------------------------------------------------------------------

@@ -110,8 +110,23 @@ def test_a_migration_begins_to_keep_tokens_and_ends_it(notes: Path, tiny_model: 
         collection.migrate(recipe=recipe)
         assert {view.name for view in collection.status().views} == {"vectors", "tokens"}
         assert len(collection.search("tea", k=20)) == len(NOTES)
+        assert collection.check().ok
         collection.migrate(recipe=Recipe().with_model(str(other_tiny_model)))
         assert {view.name for view in collection.status().views} == {"vectors"}
+        assert collection.check().ok
+
+
+def test_a_migration_to_tokens_that_was_cut_short_is_finished_by_its_recipe(notes: Path, tiny_model: Path) -> None:
+    def die(done: int) -> None:
+        raise Killed
+
+    recipe = Recipe(tokens=TokenSettings()).with_model(str(tiny_model))
+    with Collection(notes) as collection:
+        with pytest.raises(Killed):
+            collection.migrate(recipe=recipe, progress=die)
+        told = [problem for problem in collection.check().problems if "tokens.next" in problem]
+        assert "with the --recipe that it was begun with" in told[0]
+        collection.migrate(recipe=recipe)
         assert collection.check().ok
 
 

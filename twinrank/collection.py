@@ -98,6 +98,7 @@ class Collection:
             self.store = Store.open(self.path, create=False)
             self._take_migrated()
         chosen = self._choose_recipe(recipe, model)
+        self._asked = _as_options(recipe, model)
         loaded = Loaded(chosen)
         if not known:
             _ = loaded.passages, Analyzer(chosen.words.language)  # what is wrong is told before anything is made
@@ -261,6 +262,7 @@ class Collection:
             with self._writing():
                 self._derived.close()
                 self._use(new, loaded)
+                self._asked = ""  # it is kept now
                 self._take_migrated()
                 self._derived.refresh()
         return report
@@ -505,11 +507,13 @@ class Collection:
         self, liked: Sequence[str], unliked: Sequence[str], k: int, condition: Condition | None, diversity: float
     ) -> Results:
         started = perf_counter()
-        index = self._derived.refresh().vectors
+        index, given = self._derived.refresh().vectors, self._passages_of([*liked, *unliked])
         if index is None:
-            raise ModelMismatchError(f"{self.path} holds no vectors; to encode its documents: {self._again}")
+            raise ModelMismatchError(
+                f"{self.path} holds no vectors, by which likeness is found; an encoder that gives one a passage makes them: "
+                f"twinrank rebuild --encode --model MODEL -c {shlex.quote(str(self.path))}"
+            )
         target = self._mean_vector(liked, index) - (0.5 * self._mean_vector(unliked, index) if unliked else 0)
-        given = self._passages_of([*liked, *unliked])
         allowed = None if condition is None else self.store.select(condition)
         candidates = index.search(target, min(len(index), max(20 * k, 200) + len(given)), allowed)
         kept = ~np.isin(candidates.keys, given)
@@ -593,12 +597,16 @@ class Collection:
 
     @property
     def _again(self) -> str:
-        return f"twinrank rebuild --encode -c {shlex.quote(str(self.path))}"
+        """The command that encodes all documents by the recipe that is in use, which need not be the one that is kept."""
+        return f"twinrank rebuild --encode{self._asked} -c {shlex.quote(str(self.path))}"
 
     def _finish(self, view: View) -> str:
         """The command that completes a view."""
-        migrating = f"twinrank migrate --to {shlex.quote(view.model)} -c {shlex.quote(str(self.path))}"
-        return migrating if view.name.endswith(NEXT) else self._again
+        if not view.name.endswith(NEXT):
+            return self._again
+        # Token vectors are asked for by a recipe, which the view does not tell.
+        to = f"--to {shlex.quote(view.model)}" if view.kind == "vector" else "with the --recipe that it was begun with"
+        return f"twinrank migrate {to} -c {shlex.quote(str(self.path))}"
 
     def _writing_encoder(self) -> PassageEncoder | None:
         """The models, with their views there to take what they give."""
@@ -668,6 +676,12 @@ def _is_collection(path: Path, create: bool) -> bool:
     if not create:
         raise CollectionError(f"there is no collection at {path}; make one: twinrank index DOCS -c {path}")
     return False
+
+
+def _as_options(recipe: Recipe | str | Path | None, model: str | None) -> str:
+    """What a command line says to have the same recipe."""
+    given = {"recipe": None if isinstance(recipe, Recipe) else recipe, "model": model}
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
 
 
 def _is_unfinished(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,13 +32,15 @@ class Migration:
         """Raise RecipeError or ModelMismatchError where there is nothing to migrate, or where passages are to be cut anew."""
         if self.encoder is None:
             raise ModelMismatchError(
-                "a collection migrates to a model; to do without vectors: twinrank rebuild --encode --model none"
+                "a collection migrates to a model; to do without vectors: twinrank rebuild --encode --model none "
+                f"-c {shlex.quote(str(self.store.folder))}"
             )
         cut = self.store.get_meta("passages")
         if cut is not None and cut != self.recipe.stored:
             raise RecipeError(
                 f"the passages of {self.store.folder} are {cut}, and the new recipe asks for {self.recipe.stored}; "
-                "that cuts them anew: twinrank rebuild --encode"
+                f"that cuts them anew: twinrank rebuild --encode -c {shlex.quote(str(self.store.folder))}, with the same "
+                "--model or --recipe"
             )
         wanted = {plan.name for plan in self.encoder.views}
         if wanted == self._served() and all(is_kept(self.store, plan) for plan in self.encoder.views):
