@@ -391,3 +391,13 @@ def test_adding_one_passage_is_cheap(large: tuple[WordIndex, list[list[str]]]) -
     assert sorted(times)[2] < 0.2
     index.remove([5000])
     index.commit(6000)
+
+
+def test_no_score_reaches_its_bound_and_an_unknown_word_raises_it(tmp_path: Path) -> None:
+    index = WordIndex.create(tmp_path / "words")
+    index.add([1, 2, 3], [["cold"] * 200, ["cold", "zinc"], ["honey"]])
+    index.commit(1)
+    assert 0.9 * index.bound(["cold"]) < index.search(["cold"], 1).scores[0] < index.bound(["cold"])
+    assert index.search(["cold", "zinc", "zinc"], 1).scores[0] < index.bound(["cold", "zinc", "zinc"])
+    assert index.bound(["cold", "nowhere"]) > index.bound(["cold", "zinc"])
+    assert index.bound([]) == 0
