@@ -47,6 +47,9 @@ def test_every_built_in_recipe_reads_back(name: str) -> None:
         ("[retrieve]\nwords = true", "retrieve, words: expected int, got True"),
         ("[retrieve]\nwords = -1", "retrieve, words: expected 0 to 1000000, got -1"),
         ("[retrieve]\nwords = 0\nvectors = 0", "all 0"),
+        ("[passages]\nalso = ['title', 'text']", "passages, also: 'text' gives no passages of its own"),
+        ("[translate]\nmodel = 'm'\nfield = 'title'", "translate, field: 'title' is no field"),
+        ("[translate]\nmodel = 'm'\nfield = ''", "translate, field: '' is no field"),
         ("[passages]\nsize = 4", "the size of passages is 4 tokens"),
         ("[passages]\nsize = 100\noverlap = 100", "the overlap of passages is 100 tokens"),
         ("[fuse]\nmethod = 'magic'", "fuse, method: expected one of auto, score, rank, got 'magic'"),
@@ -71,6 +74,12 @@ def test_a_wrong_recipe_is_refused_by_the_name_of_its_key(toml: str, said: str) 
     with pytest.raises(RecipeError) as refused:
         Recipe.parse(toml)
     assert said in str(refused.value)
+
+
+def test_another_prefix_translates_otherwise() -> None:
+    one, other = (Recipe.parse(f"[translate]\nmodel = 'm'\nprefix = '>>{to}<<'") for to in ("fr", "de"))
+    assert one.stored != other.stored
+    assert "translated by m into translation" in Recipe.parse("[translate]\nmodel = 'm'").stored
 
 
 def test_a_recipe_that_cannot_be_read_names_the_built_in_ones(tmp_path: Path) -> None:

@@ -229,7 +229,9 @@ class Recipe:
         """How documents are cut, for people: what may not change between two calls of `add`."""
         unit = "words" if self.encoder.model == NO_MODEL else "tokens"
         also = "".join(f", {name} too" for name in self.passages.also)
-        translated = "" if self.translate is None else f", translated by {self.translate.model} into {self.translate.field}"
+        translated = ""
+        if (by := self.translate) is not None:
+            translated = f", translated by {f'{by.model} {by.prefix}'.strip()} into {by.field}"
         return f"{self.passages.size} {unit} with {self.passages.overlap} repeated{also}{translated}"
 
 
@@ -341,6 +343,14 @@ def _check(recipe: Recipe) -> None:
     if recipe.tokens is not None:
         _check_choice("tokens, format", recipe.tokens.format, ("int8", "int4"))
         _check_range("tokens, pooling", recipe.tokens.pooling, 1.0, 64.0)
+    for name in recipe.passages.also:
+        if name in ("", "id", "text", "source"):
+            raise RecipeError(f'passages, also: {name!r} gives no passages of its own; name "title" or fields')
+    if recipe.translate is not None and recipe.translate.field in ("", "id", "title", "text", "source"):
+        raise RecipeError(
+            f"translate, field: {recipe.translate.field!r} is no field; name one that the documents do not have, such as "
+            "'translation'"
+        )
     if not recipe.encoder.model:
         raise RecipeError(f"encoder, model: expected a name, a folder or {NO_MODEL!r}, got an empty text")
 

@@ -178,7 +178,7 @@ class Chunking:
     """
 
     size: int = 256
-    """The most tokens a passage has, its title included, special tokens not; 0 keeps each document whole."""
+    """The most tokens a passage has, its title and special tokens included; 0 keeps each document whole."""
     overlap: int = 32
     """The most tokens that a passage repeats from the one before it."""
     also: tuple[str, ...] = ()
