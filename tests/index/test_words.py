@@ -401,3 +401,24 @@ def test_no_score_reaches_its_bound_and_an_unknown_word_raises_it(tmp_path: Path
     assert index.search(["cold", "zinc", "zinc"], 1).scores[0] < index.bound(["cold", "zinc", "zinc"])
     assert index.bound(["cold", "nowhere"]) > index.bound(["cold", "zinc"])
     assert index.bound([]) == 0
+
+
+def test_an_index_is_made_anew_though_a_file_comes_in_while_the_old_one_is_deleted(
+    index: WordIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a thread of tantivy's may do, which outlives its writer for an instant."""
+    index.close()
+    remove, calls = shutil.rmtree, []
+
+    def remove_beside_a_writer(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise OSError(39, "Directory not empty")
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_beside_a_writer)
+    again = WordIndex.create(index.folder, stamp="english")
+    assert len(calls) == 2
+    again.commit(8)
+    assert len(again) == 0
+    again.close()

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,8 +77,7 @@ class WordIndex:
         """
         folder = Path(folder)
         with _translated(folder):
-            if folder.exists():
-                shutil.rmtree(folder)
+            _remove(folder)
             folder.mkdir(parents=True)
             index = tantivy.Index(_schema(), path=str(folder))
             index.config_reader("manual")
@@ -256,6 +256,19 @@ class WordIndex:
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
+
+
+def _remove(folder: Path) -> None:
+    """Delete the folder; a thread of tantivy's may outlive its writer for an instant, and put a file into what is deleted."""
+    for _ in range(9):
+        if not folder.exists():
+            return
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            sleep(0.02)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _open_files(folder: Path) -> tantivy.Index:
