@@ -36,6 +36,12 @@ STEPS = {"taken": 0}
 """Over all examples, for whoever runs many."""
 
 
+def remove(folder: Path) -> None:
+    """A thread of tantivy's may outlive its writer for an instant, and put a file into what is deleted."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class History(RuleBasedStateMachine):
     """One process's collection; `here` is what must be in it. Words alone."""
 
@@ -60,7 +66,7 @@ class History(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.collection.close()
-        shutil.rmtree(self.place)
+        remove(self.place)
 
     # Changing
 
@@ -105,7 +111,7 @@ class History(RuleBasedStateMachine):
         files = sorted(str(path.relative_to(self.folder)) for path in (self.folder / "index").rglob("*") if path.is_file())
         lost = data.draw(st.sampled_from(["index", *files])) if files else "index"
         if lost == "index":
-            shutil.rmtree(self.folder / "index", ignore_errors=True)
+            remove(self.folder / "index")
         else:
             (self.folder / lost).unlink()
         self.collection = self.opened()
@@ -129,12 +135,12 @@ class History(RuleBasedStateMachine):
     @rule(documents=st.lists(DOCUMENTS, min_size=1, max_size=3))
     def take_another_collection_s_indexes(self, documents: list[Document]) -> None:
         self.collection.close()
-        shutil.rmtree(self.folder / "index", ignore_errors=True)
+        remove(self.folder / "index")
         other = self.place / "other"
         with Collection(other, recipe=Recipe.parse(self.recipe), model=self.serving) as collection:
             collection.add(documents)
         shutil.move(other / "index", self.folder / "index")
-        shutil.rmtree(other)
+        remove(other)
         self.collection = self.opened()
 
     @rule()
@@ -142,7 +148,7 @@ class History(RuleBasedStateMachine):
         archive = self.place / "copy.tar"
         assert export(self.collection, archive) > 0
         self.collection.close()
-        shutil.rmtree(self.folder)
+        remove(self.folder)
         import_(archive, self.folder)
         archive.unlink()
         self.collection = self.opened()
