@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from twinrank.collection import Collection
+from twinrank.errors import IndexDamagedError, StorageError
+from twinrank.index.words import WordIndex
 
 
 def make(folder: Path, **texts: str) -> Path:
@@ -80,3 +82,17 @@ def test_a_flipped_bit_of_an_index_is_told_when_it_is_opened(tmp_path: Path) -> 
     ids, notices = found(folder, "one two")
     assert ids == ["a", "b"]
     assert any("the index words was made anew" in notice for notice in notices)
+
+
+def test_an_index_that_cannot_be_read_back_is_told_as_a_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Collection(make(tmp_path / "notes", a="one")) as notes:
+        with monkeypatch.context() as failing:
+
+            def fail(*_: object) -> None:
+                raise IndexDamagedError("meta.json cannot be read: Input/output error")
+
+            failing.setattr(WordIndex, "commit", fail)
+            with pytest.raises(StorageError, match=r"could not be made anew: meta.json.*What was added or deleted is kept"):
+                notes.add([{"id": "b", "text": "two"}])
+        assert [hit.id for hit in notes.search("two")] == ["b"]
+        assert notes.check().ok
