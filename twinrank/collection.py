@@ -43,7 +43,7 @@ from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
-from twinrank.search.group import Grouping, group
+from twinrank.search.group import Grouping, group, group_behind
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Asked
 from twinrank.search.results import Results
@@ -398,7 +398,8 @@ class Collection:
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
             deeper = pipeline.run_behind(ranking, text, depth, allowed, trace)
-            hits = self._hits(self._documents_behind(ranking, deeper), k, trace, chances)
+            by, most = self.recipe.group.by, self.recipe.group.passages
+            hits = self._hits(group_behind(ranking, deeper, self.store.documents_of, by, most), k, trace, chances)
         verdict = None
         if calibration is not None:
             hits, verdict = calibration.answer(hits, k, wish)
@@ -577,13 +578,6 @@ class Collection:
     def _documents(self, ranking: Ranking) -> Ranking:
         """A pipeline's ranking, grouped as the recipe has it."""
         return self._grouped(ranking, self.recipe.group.by, self.recipe.group.passages)
-
-    def _documents_behind(self, first: Ranking, deeper: Ranking) -> Ranking:
-        """`first` grouped as ever, and behind it the documents that `deeper`, which goes on from it, finds beside them."""
-        head, by = self._documents(first), self.recipe.group.by
-        found = self._grouped(deeper, "best" if by == "sum" else by)
-        beside = ~np.isin(found.keys, first.keys)
-        return Ranking(np.concatenate([head.keys, found.keys[beside]]), np.concatenate([head.scores, found.scores[beside]]))
 
     def _grouped(self, ranking: Ranking, by: Grouping = "best", most: int = 3) -> Ranking:
         return group(ranking, self.store.documents_of(ranking.keys), by, most)

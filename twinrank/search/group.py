@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -36,3 +37,13 @@ def group(ranking: Ranking, owners: Keys, by: Grouping = "best", most: int = 3) 
     places = np.arange(len(order)) - np.repeat(starts, np.diff(np.concatenate([starts, [len(order)]])))
     totals = np.bincount(numbers[order], weights=np.where(places < most, above[order], 0.0))
     return Ranking.of(keys[firsts], totals + scores.min())
+
+
+def group_behind(
+    first: Ranking, deeper: Ranking, owners: Callable[[Keys], Keys], by: Grouping = "best", most: int = 3
+) -> Ranking:
+    """`first` grouped as ever, and behind it the documents that `deeper`, which goes on from it, finds beside them."""
+    head = group(first, owners(first.keys), by, most)
+    found = group(deeper, owners(deeper.keys), "best" if by == "sum" else by, most)
+    beside = ~np.isin(found.keys, first.keys)
+    return Ranking(np.concatenate([head.keys, found.keys[beside]]), np.concatenate([head.scores, found.scores[beside]]))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.recipe import Recipe
-from twinrank.search.group import group
+from twinrank.search.group import group, group_behind
 from twinrank.search.pipeline import Pipeline
 from twinrank.tune.outputs import Documents, Outputs
 from twinrank.types import Qrels, Ranking
@@ -58,17 +58,18 @@ class Judge:
 
     def _found(self, pipeline: Pipeline, documents: Documents, recipe: Recipe, text: str) -> list[str]:
         ranking, trace = pipeline.run(text)
-        best = _best_documents(ranking, documents, recipe)
+        by, most = recipe.group.by, recipe.group.passages
+        best = _best_documents(group(ranking, documents.of(ranking.keys), by, most), documents)
         depth, available = len(ranking), len(documents.keys)
         while len(best) < DEPTH and depth < available:
             depth = min(max(4 * depth, DEPTH), available)
-            best = _best_documents(pipeline.run_behind(ranking, text, depth, trace=trace), documents, recipe)
+            deeper = pipeline.run_behind(ranking, text, depth, trace=trace)
+            best = _best_documents(group_behind(ranking, deeper, documents.of, by, most), documents)
         return [documents.ids[number] for number in best]
 
 
-def _best_documents(ranking: Ranking, documents: Documents, recipe: Recipe) -> list[int]:
-    """The first documents, grouped as the recipe has it; equal scores by id, descending, as `Collection.search` orders them."""
-    grouped = group(ranking, documents.of(ranking.keys), recipe.group.by, recipe.group.passages)
+def _best_documents(grouped: Ranking, documents: Documents) -> list[int]:
+    """The first documents; equal scores by id, descending, as `Collection.search` orders them."""
     owners = documents.of(grouped.keys)  # (documents,)
     best: list[int] = owners[np.lexsort((-owners, -grouped.scores))[:DEPTH]].tolist()
     return best
