@@ -187,3 +187,10 @@ def test_a_torn_archive_is_refused(collection: Collection, tmp_path: Path, size:
     with pytest.raises(TwinrankError):
         import_(tmp_path / "torn.tar", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_calibration_comes_along(collection: Collection, tmp_path: Path) -> None:
+    (collection.path / "calibration.json").write_text("{}")
+    export(collection, tmp_path / "notes.tar")
+    copy = import_(tmp_path / "notes.tar", tmp_path / "copy")
+    assert (copy / "calibration.json").read_text() == "{}"

@@ -67,8 +67,17 @@ def test_the_old_vectors_serve_and_others_write_while_the_new_ones_grow(
         assert seen == [before]
         assert len(collection.search("late", k=20)) == len(NOTES) + 1
         assert collection.check().ok
+        assert len(other.search("tea", k=20)) == len(NOTES) + 1  # opened with the old model, it follows
+        assert other.recipe.encoder.model == str(other_tiny_model)
+        assert other.add({"id": "later", "text": "a later note"}).encoded == 1
+        assert other.check().ok
+
+
+def test_who_asked_for_the_old_model_is_told_that_it_is_gone(notes: Path, tiny_model: Path, other_tiny_model: Path) -> None:
+    with Collection(notes) as collection, Collection(notes, model=str(tiny_model)) as other:
+        collection.migrate(str(other_tiny_model))
         with pytest.raises(ModelMismatchError, match="were made by"):
-            other.search("tea")  # opened with the old model
+            other.search("tea")
 
 
 def test_an_interrupted_migration_leaves_the_old_model_serving_and_goes_on_where_it_stopped(

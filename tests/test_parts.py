@@ -13,7 +13,7 @@ from twinrank import Collection, Recipe
 from twinrank.errors import DocumentError, RecipeError
 from twinrank.loaded import Loaded
 from twinrank.parts import part_of, parts_of
-from twinrank.recipe import EncoderSettings, GroupSettings
+from twinrank.recipe import EncoderSettings, GroupSettings, WordSettings
 from twinrank.text import Chunking
 from twinrank.types import Document
 
@@ -155,6 +155,7 @@ def test_documents_are_searched_in_their_translation_too(tmp_path: Path, opus: P
         assert notes.add(sun).unchanged == 1
         notes.rebuild(encode=True)
         assert notes.search("le temps est beau")[0].id == "sun"
+        assert notes.add(notes.get(["sun"])[0]).unchanged == 1  # as it was got, its translation among its fields
         with pytest.raises(DocumentError, match="'translation' of its own"):
             notes.add({"id": "x", "text": "t", "translation": "mine"})
 
@@ -190,3 +191,20 @@ def test_the_first_documents_do_not_depend_on_how_many_are_asked_for(tmp_path: P
     assert all_of_them[:5] == few
     assert len({identity for identity, _ in all_of_them}) == len(all_of_them) == 60
     assert [score for _, score in all_of_them] == sorted((score for _, score in all_of_them), reverse=True)
+
+
+def test_numbers_among_the_texts_are_found_by_their_digits(tmp_path: Path) -> None:
+    with Collection(tmp_path / "cards", recipe=replace(WORDS, passages=Chunking(also=("year",)))) as cards:
+        cards.add([{"id": "a", "text": "text", "year": 2020, "open": True}, {"id": "b", "text": "other", "year": 1999}])
+        assert [(hit.id, hit.part) for hit in cards.search("2020")] == [("a", "year")]
+
+
+def test_searching_in_another_language_leaves_the_collections_index_alone(tmp_path: Path) -> None:
+    with Collection(tmp_path / "cards", recipe=WORDS) as cards:
+        cards.add(CARDS)
+    with Collection(tmp_path / "cards", recipe=replace(WORDS, words=WordSettings("none"))) as other:
+        assert other.search("lozenges")
+        assert not other.search("lozenge", where="id = 'zinc'")  # no stems
+    with Collection(tmp_path / "cards") as cards:
+        assert cards.search("lozenge")[0].id == "zinc"
+        assert not cards.notices

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from twinrank.calibrated import FILE as CALIBRATION
 from twinrank.collection import RECIPE, Collection
 from twinrank.errors import CollectionError, DataError, StorageError
 from twinrank.files import sync
@@ -23,14 +24,15 @@ from twinrank.store import FILE_NAME, Store
 FORMAT = 1
 MANIFEST = "manifest.json"
 MEMBERS = (FILE_NAME, RECIPE)
-LARGEST = {MANIFEST: 1 << 16, RECIPE: 1 << 20}
+OPTIONAL = (CALIBRATION,)
+LARGEST = {MANIFEST: 1 << 16, RECIPE: 1 << 20, CALIBRATION: 1 << 26}
 """Bytes that a member may have, whatever it says of itself; the store has as many as the manifest says."""
 
 BLOCK = 1 << 20
 
 
 def export(collection: Collection, file: str | Path) -> int:
-    """Write documents, vectors and recipe into a tar file, compressed where its name ends with .gz; its size in bytes.
+    """Write documents, vectors, recipe and calibration into a tar file, with gzip where its name ends with .gz; its bytes.
 
     The state is one that was committed; others may search and write meanwhile. Indexes are left out: they are derived. An
     existing file is refused, and what fails leaves none.
@@ -41,9 +43,8 @@ def export(collection: Collection, file: str | Path) -> int:
     if not target.parent.is_dir():
         raise CollectionError(f"{target.parent} is no folder")
     with _working_folder(target.parent) as folder:
-        collection.store.copy_to(folder / FILE_NAME)
-        shutil.copyfile(collection.path / RECIPE, folder / RECIPE)
-        facts = {name: _facts(folder / name) for name in MEMBERS}
+        names = _copy_whole(collection, folder)
+        facts = {name: _facts(folder / name) for name in names}
         manifest = {"format": FORMAT, "documents": len(collection), "files": facts}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         written = folder / "archive"
@@ -53,12 +54,26 @@ def export(collection: Collection, file: str | Path) -> int:
             gzip.open(written, "wb", compresslevel=1) if packed else written.open("wb") as stream,
             tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive,
         ):
-            for name in (MANIFEST, *MEMBERS):
+            for name in (MANIFEST, *names):
                 archive.add(folder / name, arcname=name, filter=_anonymous)
         sync(written)
         written.replace(target)
         sync(target.parent)
     return target.stat().st_size
+
+
+def _copy_whole(collection: Collection, folder: Path) -> list[str]:
+    """Copy what belongs together: a migration changes store and recipe, so the recipe must be the same before and after."""
+    while True:
+        before = (collection.path / RECIPE).read_bytes()
+        (folder / FILE_NAME).unlink(missing_ok=True)
+        collection.store.copy_to(folder / FILE_NAME)
+        (folder / RECIPE).write_bytes(before)
+        there = [name for name in OPTIONAL if (collection.path / name).exists()]
+        for name in there:
+            shutil.copyfile(collection.path / name, folder / name)
+        if (collection.path / RECIPE).read_bytes() == before:
+            return [*MEMBERS, *there]
 
 
 def import_(file: str | Path, path: str | Path) -> Path:
@@ -125,7 +140,9 @@ def _unpack(source: Path, folder: Path) -> None:
     files: dict[str, Any] = {}
     try:
         with _opened(source) as stream:
-            for name in (MANIFEST, *MEMBERS):
+            for name in (MANIFEST, *MEMBERS, *OPTIONAL):
+                if name in OPTIONAL and name not in files:
+                    continue
                 member = _header(stream, name, source)
                 limit = LARGEST[name] if name in LARGEST else _declared(files, name, source)
                 _check_size(member.size, limit, name, source, folder)

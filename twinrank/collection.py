@@ -43,7 +43,7 @@ from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
 from twinrank.search.diversify import diversify
 from twinrank.search.explain import Span, marks
-from twinrank.search.group import Grouping, group, group_behind
+from twinrank.search.group import group, group_behind
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Asked
 from twinrank.search.results import Results
@@ -99,6 +99,7 @@ class Collection:
             self._take_migrated()
         chosen = self._choose_recipe(recipe, model)
         self._asked = _as_options(recipe, model)
+        """What of the recipe was asked for here, as a command's options; empty where the collection's own is followed."""
         loaded = Loaded(chosen)
         if not known:
             _ = loaded.passages, Analyzer(chosen.words.language)  # what is wrong is told before anything is made
@@ -123,10 +124,29 @@ class Collection:
             self.store,
             self.analyzer,
             self.notices.append,
+            words=self._word_folder(),
             vectors=recipe.index,
             multivectors=recipe.retrieve.tokens > 0,
         )
         self._assembly = Assembly(recipe, loaded, self.store, self.analyzer, self._checked)
+
+    def _word_folder(self) -> str:
+        """A search in another language than the collection's does not touch the collection's index."""
+        kept, language = self.path / RECIPE, self.recipe.words.language
+        return f"words-{language}" if kept.exists() and Recipe.load(kept).words.language != language else "words"
+
+    def _follow_recipe(self) -> bool:
+        """Take up the recipe that another process put in place, as by migrating; False where there is none to take up."""
+        if self._asked:
+            return False
+        kept = Recipe.load(self.path / RECIPE)
+        if kept == self.recipe:
+            return False
+        with self._lock:
+            self._derived.close()
+            self._use(kept, Loaded(kept))
+        self.notices.append(f"the recipe of {self.path} was changed meanwhile; it is followed from here on")
+        return True
 
     def _choose_recipe(self, recipe: Recipe | str | Path | None, model: str | None) -> Recipe:
         if isinstance(recipe, Recipe):
@@ -362,6 +382,9 @@ class Collection:
                 results = ask()
             except IndexDamagedError as error:
                 self._derived.remake(error)
+            except ModelMismatchError:
+                if not self._follow_recipe() and self.store.sequence() == before:
+                    raise
             except TwinrankError:
                 if self.store.sequence() == before:
                     raise
@@ -389,17 +412,18 @@ class Collection:
         ranking, trace = pipeline.run(text, allowed, asked)
         chances: dict[int, float] = {}
         if calibration is not None:
-            evidence = gather(pipeline, trace, self._documents(ranking), text)
+            evidence = gather(pipeline, trace, self._documents(ranking, trace), text)
             found = calibration.probabilities(evidence, features_of(pipeline))
             chances = dict(zip(evidence.keys.tolist(), found.tolist(), strict=False))
-        hits = self._hits(self._documents(ranking), k, trace, chances)
+        hits = self._hits(self._documents(ranking, trace), k, trace, chances)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
         depth = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
             deeper = pipeline.run_behind(ranking, text, depth, allowed, trace)
             by, most = self.recipe.group.by, self.recipe.group.passages
-            hits = self._hits(group_behind(ranking, deeper, self.store.documents_of, by, most), k, trace, chances)
+            documents = group_behind(ranking, deeper, self.store.documents_of, by, most, scored=trace.scored)
+            hits = self._hits(documents, k, trace, chances)
         verdict = None
         if calibration is not None:
             hits, verdict = calibration.answer(hits, k, wish)
@@ -441,7 +465,7 @@ class Collection:
         if not (len(self) if allowed is None else len(allowed)):
             return Evidence(np.empty(0, np.int64), np.empty((0, len(features_of(pipeline))))), []
         ranking, trace = pipeline.run(text, allowed)
-        evidence = gather(pipeline, trace, self._documents(ranking), text).top(depth)
+        evidence = gather(pipeline, trace, self._documents(ranking, trace), text).top(depth)
         info = self.store.document_info(evidence.keys)
         return evidence, [info[key].id if key in info else "" for key in evidence.keys.tolist()]
 
@@ -518,7 +542,8 @@ class Collection:
         allowed = None if condition is None else self.store.select(condition)
         candidates = index.search(target, min(len(index), max(20 * k, 200) + len(given)), allowed)
         kept = ~np.isin(candidates.keys, given)
-        ranking = self._grouped(Ranking(candidates.keys[kept], candidates.scores[kept]))
+        found = candidates.keys[kept]
+        ranking = group(Ranking(found, candidates.scores[kept]), self.store.documents_of(found))
         ranking = diversify(ranking, index.vectors(ranking.keys), k, diversity) if diversity else ranking
         hits = self._hits(ranking, k, Trace([Traced("vectors", ranking, perf_counter() - started)]))
         return Results(f"like {', '.join(liked)}", hits, perf_counter() - started)
@@ -575,12 +600,10 @@ class Collection:
             )
         return tuple(hits)
 
-    def _documents(self, ranking: Ranking) -> Ranking:
+    def _documents(self, ranking: Ranking, trace: Trace) -> Ranking:
         """A pipeline's ranking, grouped as the recipe has it."""
-        return self._grouped(ranking, self.recipe.group.by, self.recipe.group.passages)
-
-    def _grouped(self, ranking: Ranking, by: Grouping = "best", most: int = 3) -> Ranking:
-        return group(ranking, self.store.documents_of(ranking.keys), by, most)
+        settings, owners = self.recipe.group, self.store.documents_of(ranking.keys)
+        return group(ranking, owners, settings.by, settings.passages, scored=trace.scored)
 
     # -- models ----------------------------------------------------------------------------------------------------------
 
@@ -605,7 +628,12 @@ class Collection:
     def _writing_encoder(self) -> PassageEncoder | None:
         """The models, with their views there to take what they give."""
         encoder = self._loaded.passages
-        make_views(self.store, () if encoder is None else encoder.views, self._again)
+        try:
+            make_views(self.store, () if encoder is None else encoder.views, self._again)
+        except ModelMismatchError:
+            if not self._follow_recipe():
+                raise
+            return self._writing_encoder()
         return encoder
 
     def _checked(self, plan: ViewPlan) -> None:

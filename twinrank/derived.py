@@ -121,15 +121,16 @@ class Words:
     name = "words"
     in_memory = False
 
-    def __init__(self, store: Store, analyzer: Analyzer) -> None:
+    def __init__(self, store: Store, analyzer: Analyzer, folder: str) -> None:
         self.store = store
         self.analyzer = analyzer
+        self.folder = folder
 
     def stamp(self, views: Mapping[str, View]) -> str | None:
         return self.analyzer.fingerprint
 
     def path(self, place: Path) -> Path:
-        return place / "words"
+        return place / self.folder
 
     def open(self, path: Path, stamp: str) -> WordIndex:
         return WordIndex.open(path, stamp=stamp)
@@ -244,8 +245,9 @@ class TokenVectors(ViewKeeper):
 class Derived:
     """The indexes of one collection, never older than the store when they are handed out.
 
-    They live in `folder`; where that cannot be written, in a temporary folder of this process. `multivectors` says that token
-    vectors are searched: reranking alone reads them from the store.
+    They live in `folder`; where that cannot be written, in a temporary folder of this process. `words` names the word index:
+    a search in another language than the collection's keeps one of its own. `multivectors` says that token vectors are
+    searched: reranking alone reads them from the store.
     """
 
     def __init__(
@@ -255,6 +257,7 @@ class Derived:
         analyzer: Analyzer,
         notify: Callable[[str], None],
         *,
+        words: str = "words",
         vectors: VectorIndexSettings | None = None,
         multivectors: bool = False,
     ) -> None:
@@ -262,7 +265,7 @@ class Derived:
         self.store = store
         self._notify = notify
         self._keepers: list[Keeper] = [
-            Words(store, analyzer),
+            Words(store, analyzer, words),
             PassageVectors(store, VECTORS, vectors or VectorIndexSettings()),
             TokenVectors(store, TOKENS, multivectors),
         ]

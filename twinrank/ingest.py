@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from twinrank.encoding import Encoded, PassageEncoder
-from twinrank.parts import parts_of
+from twinrank.parts import parts_of, without_fields
 from twinrank.readers import Problem
 from twinrank.store import PreparedDocument, PreparedPassage, Store
 from twinrank.text import Chunking, Span, chunk, counted
@@ -125,7 +125,7 @@ class Ingest:
                 progress(len(batch))
 
     def _add_batch(self, batch: Sequence[Document], seen: set[bytes], report: AddReport) -> None:
-        latest = {document.id: document for document in batch}
+        latest = {document.id: document for document in self._untranslated(batch)}
         identities = {_short_digest(document_id) for document_id in latest}
         report.repeated += len(batch) - len(latest) + len(identities & seen)
         seen |= identities
@@ -141,6 +141,16 @@ class Ingest:
         report.unchanged += len(latest) - len(changed)
         report.updated += sum(document.id in known for document in changed)
         report.added += sum(document.id not in known for document in changed)
+
+    def _untranslated(self, documents: Sequence[Document]) -> Sequence[Document]:
+        """Where a document comes back as it was got, its translation is ours and no field of its own."""
+        if self.translate is None or not any(self.translate.field in document.fields for document in documents):
+            return documents
+        field, stored = self.translate.field, self.store.get([document.id for document in documents])
+        return [
+            without_fields(new, [field]) if old is not None and old.fields.get(field) == new.fields.get(field) else new
+            for old, new in zip(stored, documents, strict=True)
+        ]
 
     def _note_other_sources(self, documents: Sequence[Document], report: AddReport) -> None:
         """Two files of one id, as of two folders that both hold a README.md: the later replaces the other."""

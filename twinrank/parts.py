@@ -22,7 +22,8 @@ def parts_of(document: Document, names: Sequence[str]) -> Iterator[tuple[str, st
         listed = enumerate(value) if isinstance(value, list) else ()
         found: list[tuple[str, object]] = [(f"{name}[{place}]", item) for place, item in listed]
         found = found or [(name, value)]
-        yield from ((part, text) for part, text in found if isinstance(text, str) and text.strip())
+        texts = ((part, as_text(value)) for part, value in found)
+        yield from ((part, text) for part, text in texts if text is not None and text.strip())
 
 
 def without_fields(document: Document, names: Sequence[str]) -> Document:
@@ -41,4 +42,11 @@ def part_of(document: Document, part: str) -> str | None:
     value = document.fields.get(placed[1] if placed else part)
     if placed and isinstance(value, list):
         value = value[int(placed[2])] if int(placed[2]) < len(value) else None
+    return as_text(value)
+
+
+def as_text(value: object) -> str | None:
+    """A field's value as it is searched: text, or a number in digits; None of what says nothing (true, false, null, a list)."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
     return value if isinstance(value, str) else None

@@ -58,7 +58,8 @@ def show_results(collection: Collection, results: Results, explain: bool) -> Non
         marked = collection.marks(results.query, hit.text)
         chance = "" if hit.probability is None else f"{hit.probability:.0%}  "
         shown = (f"{hit.score:.3f}  ", "green"), (chance, "magenta"), (hit.title or hit.id, "bold")
-        head = Text.assemble(f"{hit.rank:>2}  ", *shown)
+        part = (f"  in {hit.part}", "dim") if hit.part else ""
+        head = Text.assemble(f"{hit.rank:>2}  ", *shown, part)
         console.print(head)
         console.print(_snippet(hit.text, marked))
         place = hit.id if hit.source in ("", hit.id) else f"{hit.id}  {hit.source}"

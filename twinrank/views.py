@@ -19,7 +19,8 @@ def make_views(store: Store, plans: Sequence[ViewPlan], again: str) -> None:
         if plan.name not in known:
             if store.count_passages():
                 raise ModelMismatchError(
-                    f"{store.folder} holds no {plan.name} of {plan.model}; to encode its documents for them: {again}"
+                    f"{store.folder} holds no {plan.name} of {plan.model}; to encode its documents for them: {again} "
+                    "(twinrank migrate does it while the collection is searched)"
                 )
             add_view(store, plan)
     for plan in plans:
@@ -61,7 +62,7 @@ def check_view(store: Store, plan: ViewPlan, again: str, *, writing: bool = Fals
         raise ModelMismatchError(
             f"the {plan.name} of {store.folder} were made by {view.model} (fingerprint {view.fingerprint}), and the recipe's "
             f"encoder is {plan.model} (fingerprint {plan.fingerprint}). Put the recipe's model back, "
-            f"or encode every document again: {again}"
+            f"or encode every document again: {again} (twinrank migrate does it while the old vectors serve)"
         )
     if writing and dict(view.settings) != dict(plan.settings):
         raise ModelMismatchError(

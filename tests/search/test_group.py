@@ -11,6 +11,14 @@ from hypothesis import strategies as st
 from twinrank.search.group import group
 from twinrank.types import Ranking
 
+
+def test_places_behind_a_rerank_do_not_add_up() -> None:
+    ranking, owners = Ranking.of([1, 2, 3, 4, 5], [0.9, 0.5, -0.5, -1.5, -2.5]), np.array([1, 2, 3, 3, 3])
+    added = group(ranking, owners, "sum", scored=2)
+    assert added.keys.tolist() == [1, 2, 3]
+    assert added.scores.tolist() == [np.float32(0.9), np.float32(0.5), np.float32(-0.5)]
+
+
 PASSAGES = st.lists(st.tuples(st.integers(-1, 5), st.floats(-100, 100, width=32)), max_size=30)
 
 

@@ -134,7 +134,8 @@ class _Explaining:
     def _grouped(self, way: Way) -> Ranking:
         settings = self.collection.recipe.group
         last = way.trace.stages[-1].ranking
-        return group(last, self.collection.store.documents_of(last.keys), settings.by, settings.passages)
+        owners = self.collection.store.documents_of(last.keys)
+        return group(last, owners, settings.by, settings.passages, scored=way.trace.scored)
 
     def _filling_up(self, grouped: Ranking) -> tuple[int | None, float | None]:
         """Rank and score of a document that is no candidate, in a search that is asked for more documents than those."""

@@ -41,6 +41,11 @@ class Trace:
     behind: list[Traced] = field(default_factory=list)
     """The stages of a deeper run, for what is not among the candidates."""
 
+    @property
+    def scored(self) -> int | None:
+        """How many of the answer's first passages the last rerank that did anything gave a score; None where there was none."""
+        return next((certificate.pairs for certificate in reversed(self.certificates) if certificate.pairs), None)
+
     def scores(self, key: int) -> tuple[StageScore, ...]:
         """What every stage made of one passage."""
         candidate = not self.behind or (self.stages[-1].ranking.keys == key).any()
