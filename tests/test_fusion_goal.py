@@ -44,6 +44,4 @@ def test_decided_weights_never_harm_and_are_better_on_average_than_any_fixed_wei
         assert reached[-1] >= max(bench.alone(one)) - HARM - NOISE, part.name
         curves = [bench.curve(one, normalise, bench.WEIGHTS[6:17:2]) for normalise in (bench.spread, bench.standardised)]
         fixed.append([line.mean(axis=0) for line in curves])
-    assert (
-        np.mean(reached) > np.mean(fixed, axis=0).max()
-    )  # the best fixed weight for these very sets, in hindsight
+    assert np.mean(reached) > np.mean(fixed, axis=0).max()  # the best fixed weight for these very sets, in hindsight
