@@ -29,6 +29,7 @@ FLOORS = [
     {"derived", "migration"},
     {"assembly"},
     {"calibrated"},
+    {"asking"},
     {"collection"},
     {"following", "archive", "explain"},
     {"evaluate"},

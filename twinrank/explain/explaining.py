@@ -9,7 +9,8 @@ from time import perf_counter
 
 import numpy as np
 
-from twinrank.collection import Collection, checked_query
+from twinrank.asking import checked_query
+from twinrank.collection import Collection
 from twinrank.derived import Indexes
 from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import QueryError
