@@ -73,7 +73,9 @@ class Collection(Asking):
             self._take_migrated()
         chosen = self._choose_recipe(recipe, model)
         self._asked = _as_options(recipe, model)
-        """What of the recipe was asked for here, as a command's options; empty where the collection's own is followed."""
+        """What of the recipe was asked for here, as a command's options."""
+        self._follows = recipe is None and model is None
+        """Whether the collection's own recipe is followed, whoever changes it."""
         loaded = Loaded(chosen)
         if not known:
             _ = loaded.passages, Analyzer(chosen.words.language)  # what is wrong is told before anything is made
@@ -111,7 +113,7 @@ class Collection(Asking):
 
     def _follow_recipe(self) -> bool:
         """Take up the recipe that another process put in place, as by migrating; False where there is none to take up."""
-        if self._asked:
+        if not self._follows:
             return False
         kept = Recipe.load(self.path / RECIPE)
         if kept == self.recipe:
