@@ -54,7 +54,7 @@ def test_a_flipped_bit_is_told_and_makes_no_wrong_answer() -> None:
 
 
 def test_many_processes_see_one_committed_state_each_and_never_an_old_one() -> None:
-    found = torture("history", 150)
+    found = torture("history", 1500)
     assert found["writes"] > 5
     assert found["searches"] > 50
 
