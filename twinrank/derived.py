@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -19,10 +19,10 @@ from twinrank.index.multivectors import MultiVectorIndex
 from twinrank.index.settings import VectorIndexSettings
 from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
+from twinrank.keepers import Changing, Keeper, PassageVectors, TokenVectors, Words
 from twinrank.status import IndexStatus
-from twinrank.store import Store, View
+from twinrank.store import Store
 from twinrank.text import Analyzer
-from twinrank.types import Keys
 
 PATIENCE = 60.0
 """Seconds to wait while another process brings the indexes up to date."""
@@ -58,188 +58,6 @@ class Indexes(NamedTuple):
     words: WordIndex
     vectors: VectorIndex | None
     tokens: MultiVectorIndex | None
-
-
-class Changing(Protocol):
-    """What catching up asks of an index; removing before adding makes doing it twice the same as once."""
-
-    sequence: int
-    stamp: str
-
-    def __len__(self) -> int: ...
-
-    def remove(self, keys: Keys) -> None: ...
-
-    def verify(self) -> list[str]: ...
-
-    def size(self) -> int: ...
-
-
-class Keeper(Protocol):
-    """How one kind of index is opened, made and filled from the store."""
-
-    name: str
-    in_memory: bool
-    """Whether changes can be taken in without writing, as a collection that is read only needs it."""
-
-    def stamp(self, views: Mapping[str, View]) -> str | None:
-        """What the index is made of, told by the store's views; None where it cannot be made."""
-        ...
-
-    def path(self, place: Path) -> Path: ...
-
-    def open(self, path: Path, stamp: str) -> Any: ...
-
-    def build(self, path: Path, stamp: str, sequence: int) -> Any: ...
-
-    def reopen(self, index: Any) -> None:
-        """Another process may have brought the files up to date."""
-        ...
-
-    def put(self, index: Any, keys: Keys) -> None:
-        """Add these passages as the store has them."""
-        ...
-
-    def finish(self, index: Any, sequence: int) -> None:
-        """The index now reflects change `sequence`; keep that on disk as the index sees fit."""
-        ...
-
-    def unfinished(self, index: Any) -> bool:
-        """Whether an index that reflects the store still has something to do: an approximate one to build."""
-        ...
-
-    def detail(self, index: Any) -> str:
-        """How it is searched, in words, where there is something to say."""
-        ...
-
-    def close(self, index: Any) -> None: ...
-
-
-class Words:
-    """BM25 over the passages' titled texts."""
-
-    name = "words"
-    in_memory = False
-
-    def __init__(self, store: Store, analyzer: Analyzer, folder: str) -> None:
-        self.store = store
-        self.analyzer = analyzer
-        self.folder = folder
-
-    def stamp(self, views: Mapping[str, View]) -> str | None:
-        return self.analyzer.fingerprint
-
-    def path(self, place: Path) -> Path:
-        return place / self.folder
-
-    def open(self, path: Path, stamp: str) -> WordIndex:
-        return WordIndex.open(path, stamp=stamp)
-
-    def build(self, path: Path, stamp: str, sequence: int) -> WordIndex:
-        index = WordIndex.create(path, stamp=stamp)
-        for keys, texts in self.store.iterate_passages():
-            index.add(keys, [self.analyzer(text) for text in texts])
-        index.commit(sequence)
-        return index
-
-    def reopen(self, index: WordIndex) -> None:
-        index.refresh()
-
-    def put(self, index: WordIndex, keys: Keys) -> None:
-        passages = self.store.passages(keys)
-        found = np.array([passage.key for passage in passages], np.int64)
-        index.add(found, [self.analyzer(passage.titled_text) for passage in passages])
-
-    def finish(self, index: WordIndex, sequence: int) -> None:
-        index.commit(sequence)
-
-    def unfinished(self, index: WordIndex) -> bool:
-        return False
-
-    def detail(self, index: WordIndex) -> str:
-        return ""
-
-    def close(self, index: WordIndex) -> None:
-        index.close()
-
-
-class ViewKeeper:
-    """What the indexes over views have in common: their stamp is the view's fingerprint."""
-
-    in_memory = True
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store = store
-        self.name = name
-
-    def stamp(self, views: Mapping[str, View]) -> str | None:
-        view = views.get(self.name)
-        return None if view is None or not view.complete else view.fingerprint
-
-    def path(self, place: Path) -> Path:
-        return place / f"{self.name}.index"
-
-    def reopen(self, index: Any) -> None:
-        """What changed on disk is in the store's log too."""
-
-    def finish(self, index: Any, sequence: int) -> None:
-        index.save(sequence)
-
-    def unfinished(self, index: Any) -> bool:
-        return False
-
-    def detail(self, index: Any) -> str:
-        return ""
-
-    def close(self, index: Any) -> None:
-        """Mapped files close by themselves."""
-
-
-class PassageVectors(ViewKeeper):
-    """One vector a passage."""
-
-    def __init__(self, store: Store, name: str, settings: VectorIndexSettings) -> None:
-        super().__init__(store, name)
-        self.settings = settings
-
-    def open(self, path: Path, stamp: str) -> VectorIndex:
-        return VectorIndex.open(path, stamp=stamp, settings=self.settings)
-
-    def build(self, path: Path, stamp: str, sequence: int) -> VectorIndex:
-        view = self.store.views()[self.name]
-        batches = self.store.iterate_vectors(self.name)
-        return VectorIndex.build(path, view.dimension, batches, sequence=sequence, stamp=stamp, settings=self.settings)
-
-    def unfinished(self, index: VectorIndex) -> bool:
-        return index.wants_save
-
-    def detail(self, index: VectorIndex) -> str:
-        return index.summary
-
-    def put(self, index: VectorIndex, keys: Keys) -> None:
-        index.add(keys, self.store.vectors(self.name, keys))
-
-
-class TokenVectors(ViewKeeper):
-    """One vector a token; made where somebody searches it, and where there are no other vectors to search."""
-
-    def __init__(self, store: Store, name: str, searched: bool) -> None:
-        super().__init__(store, name)
-        self.searched = searched
-
-    def stamp(self, views: Mapping[str, View]) -> str | None:
-        stamp = super().stamp(views) if self.searched or VECTORS not in views else None
-        return None if stamp is None else f"{stamp} {views[self.name].settings['format']}"
-
-    def open(self, path: Path, stamp: str) -> MultiVectorIndex:
-        return MultiVectorIndex.open(path, stamp=stamp)
-
-    def build(self, path: Path, stamp: str, sequence: int) -> MultiVectorIndex:
-        view = self.store.views()[self.name]
-        return MultiVectorIndex.build(path, view.codec, self.store.iterate_tokens(self.name), sequence, stamp=stamp)
-
-    def put(self, index: MultiVectorIndex, keys: Keys) -> None:
-        index.add(keys, self.store.tokens(self.name, keys))
 
 
 class Derived:
