@@ -25,7 +25,7 @@ FLOORS = [
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"encoding"},
-    {"ingest", "loaded", "learned", "views", "weighing"},
+    {"ingest", "keepers", "loaded", "learned", "views", "weighing"},
     {"derived", "migration"},
     {"assembly"},
     {"calibrated"},
