@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twinrank import engine, scan
 from twinrank.errors import ModelNotFoundError
 from twinrank.models.biencoder import BiEncoder
-from twinrank.scan import Codes, ask, may_belong, quantize, reach, scan_in_numpy, scan_int8, top
+from twinrank.scan import Codes, Question, ask, may_belong, quantize, reach, scan_in_numpy, scan_int8, top
 from twinrank.types import Vectors
 
 needs_engine = pytest.mark.skipif(engine.module is None, reason="the native engine is not compiled")
@@ -102,9 +102,7 @@ def assert_complete(vectors: Vectors, query: np.ndarray, k: int, rows: np.ndarra
     needed = looked_at[products >= least]
     missing = np.setdiff1d(needed, found)
     assert not len(missing), f"row {missing[:1]} of {len(needed)} was left out"
-    arguments = (codes.codes, codes.scales, codes.errors, question.parts, question.part_scales)
-    arguments = (codes.codes, codes.scales, codes.errors, question.parts, question.part_scales)
-    again, _ = scan_in_numpy(*arguments, question.constant, question.factor, k, rows)
+    again, _ = scan_in_numpy(codes, question, k, rows)
     assert not len(np.setdiff1d(needed, again))
     assert (np.abs(scores) + slack).min(initial=0) >= 0
     return len(found)
@@ -194,16 +192,16 @@ def test_the_native_scan_finds_what_numpy_finds(
     seed: int, count: int, dimension: int, k: int, threads: int, subset: bool
 ) -> None:
     random = np.random.default_rng(seed)
-    codes = random.integers(-127, 128, size=(count, dimension)).astype(np.int8)
-    scales, errors = (random.random(count, dtype=np.float32) + 0.1 for _ in range(2))
+    integers = random.integers(-127, 128, size=(count, dimension)).astype(np.int8)
+    codes = Codes(integers, *(random.random(count, dtype=np.float32) + 0.1 for _ in range(2)))
     parts = random.integers(-127, 128, size=(2, dimension)).astype(np.int8)
-    part_scales = np.array([1 / 1024, 1 / 262144], np.float32)
+    question = Question(parts, np.array([1 / 1024, 1 / 262144], np.float32), 0.01, 0.02)
     rows = np.flatnonzero(random.random(count) < 0.4) if subset else None
-    ours = scan_in_numpy(codes, scales, errors, parts, part_scales, 0.01, 0.02, k, rows)
-    native = scan_int8(codes, scales, errors, parts, part_scales, 0.01, 0.02, k, rows, threads)
+    ours = scan_in_numpy(codes, question, k, rows)
+    native = scan_int8(codes, question, k, rows, threads)
     ours_of, native_of = (dict(zip(rows.tolist(), scores.tolist(), strict=True)) for rows, scores in (ours, native))
     # A row on the very edge may fall to either side, since the two round differently.
-    slack = 0.01 + 0.02 * errors
+    slack = 0.01 + 0.02 * codes.errors
     lower = np.sort([score - slack[row] for row, score in (ours_of | native_of).items()])[::-1]
     for row in ours_of.keys() ^ native_of.keys():
         score = (ours_of | native_of)[row]
@@ -224,11 +222,9 @@ def test_a_k_below_one_is_refused(monkeypatch: pytest.MonkeyPatch, wish: str) ->
 def test_numpy_is_taken_where_it_is_wished_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWINRANK_ENGINE", "numpy")
     monkeypatch.setattr(scan, "scan_in_numpy", lambda *_: ("numpy", "was asked"))
-    nothing = np.empty(0, np.float32)
-    assert scan_int8(np.empty((0, 2), np.int8), nothing, nothing, np.empty((2, 2), np.int8), nothing, 0, 0, 1) == (
-        "numpy",
-        "was asked",
-    )
+    question = ask(np.ones(2), 1.5)
+    assert question is not None
+    assert scan_int8(quantize(np.ones((3, 2), np.float32)), question, 1) == ("numpy", "was asked")
 
 
 def test_codes_of_a_read_only_map_are_scanned(tmp_path: Path) -> None:

@@ -56,7 +56,10 @@ class Question:
     part_scales: npt.NDArray[np.float32]  # (summands,)
     constant: float
     factor: float
-    """A row's slack is `constant + factor * errors[row]`."""
+
+    def slack(self, errors: npt.NDArray[np.float32]) -> Scores:
+        """How far a row's true product may lie from its score, given the rows' errors (n,): (n,)"""
+        return np.asarray(np.float32(self.constant) + np.float32(self.factor) * errors)
 
 
 def quantize(vectors: Vectors) -> Codes:
@@ -129,10 +132,8 @@ def may_belong(
 
     In no particular order. Only `rows`, sorted, are looked at where these are given.
     """
-    arguments = (codes.codes, codes.scales, codes.errors, question.parts, question.part_scales)
-    found, scores = scan_int8(*arguments, question.constant, question.factor, k, rows, threads)
-    slack = np.float32(question.constant) + np.float32(question.factor) * codes.errors[found]
-    return found, scores, slack
+    found, scores = scan_int8(codes, question, k, rows, threads)
+    return found, scores, question.slack(codes.errors[found])
 
 
 def top(scores: Scores, slack: Scores, k: int) -> npt.NDArray[np.intp]:
@@ -143,60 +144,35 @@ def top(scores: Scores, slack: Scores, k: int) -> npt.NDArray[np.intp]:
     return np.flatnonzero(scores + slack >= np.partition(lower, len(lower) - k)[len(lower) - k])
 
 
-def scan_in_numpy(
-    codes: npt.NDArray[np.int8],
-    scales: npt.NDArray[np.float32],
-    errors: npt.NDArray[np.float32],
-    parts: npt.NDArray[np.int8],
-    part_scales: npt.NDArray[np.float32],
-    constant: float,
-    factor: float,
-    k: int,
-    rows: Rows | None = None,
-    threads: int = 1,
-) -> tuple[Rows, Scores]:
+def scan_in_numpy(codes: Codes, question: Question, k: int, rows: Rows | None = None, threads: int = 1) -> tuple[Rows, Scores]:
     """What the native kernel does: every row whose score + slack is at least the k-th largest score − slack, with its score.
 
-    codes (n, d), scales (n,), errors (n,), parts (m, d), part_scales (m,); `rows` (r,) are looked at, or all. `threads` is
-    left to NumPy's BLAS.
+    `rows` (r,) are looked at, or all. `threads` is left to NumPy's BLAS.
     """
     if k < 1:
         raise InputError(f"k is {k}; at least 1 was expected")
-    count = len(codes) if rows is None else len(rows)
-    scores = np.empty(count, np.float32)
-    for start in range(0, count, BLOCK_ROWS):
+    scales, errors = (codes.scales, codes.errors) if rows is None else (codes.scales[rows], codes.errors[rows])
+    scores = np.empty(len(scales), np.float32)
+    for start in range(0, len(scales), BLOCK_ROWS):
         here = slice(start, start + BLOCK_ROWS)
-        block = codes[here] if rows is None else codes[rows[here]]  # (rows, d)
-        products = np.zeros((len(block), len(parts)), np.float64)  # whole numbers, exact
-        for column in range(0, codes.shape[1], EXACT_COLUMNS):
+        block = codes.codes[here] if rows is None else codes.codes[rows[here]]  # (rows, dimension)
+        products = np.zeros((len(block), len(question.parts)), np.float64)  # whole numbers, exact
+        for column in range(0, block.shape[1], EXACT_COLUMNS):
             columns = slice(column, column + EXACT_COLUMNS)
-            products += block[:, columns].astype(np.float32) @ parts[:, columns].T.astype(np.float32)
-        weighed = products.astype(np.float32) @ part_scales
-        scores[here] = weighed * (scales[here] if rows is None else scales[rows[here]])
-    slack = np.float32(constant) + np.float32(factor) * (errors if rows is None else errors[rows])
-    kept = top(scores, slack, k)
+            products += block[:, columns].astype(np.float32) @ question.parts[:, columns].T.astype(np.float32)
+        scores[here] = products.astype(np.float32) @ question.part_scales * scales[here]
+    kept = top(scores, question.slack(errors), k)
     return (kept.astype(np.int64) if rows is None else rows[kept]), scores[kept]
 
 
-def scan_int8(
-    codes: npt.NDArray[np.int8],
-    scales: npt.NDArray[np.float32],
-    errors: npt.NDArray[np.float32],
-    parts: npt.NDArray[np.int8],
-    part_scales: npt.NDArray[np.float32],
-    constant: float,
-    factor: float,
-    k: int,
-    rows: Rows | None = None,
-    threads: int = 1,
-) -> tuple[Rows, Scores]:
+def scan_int8(codes: Codes, question: Question, k: int, rows: Rows | None = None, threads: int = 1) -> tuple[Rows, Scores]:
     """`scan_in_numpy`, by the native engine where it was compiled and TWINRANK_ENGINE does not say `numpy`."""
     path = engine.wished_path()
     if engine.module is None or path == "numpy":
-        return scan_in_numpy(codes, scales, errors, parts, part_scales, constant, factor, k, rows, threads)
-    found: tuple[Rows, Scores] = engine.module.scan_int8(
-        codes, scales, errors, parts, part_scales, constant, factor, k, rows, threads, path
-    )
+        return scan_in_numpy(codes, question, k, rows, threads)
+    stored = codes.codes, codes.scales, codes.errors
+    asked = question.parts, question.part_scales, question.constant, question.factor
+    found: tuple[Rows, Scores] = engine.module.scan_int8(*stored, *asked, k, rows, threads, path)
     return found
 
 
