@@ -810,7 +810,8 @@ def test_the_recipe_chooses_the_vector_index_and_status_tells_what_it_misses(tmp
         assert "hnsw, recall@10" in str(many.status())
         found = many.search("text 7", k=5, where="odd = 1")
         assert len(found) == 5
-        assert found.plan
+        assert "600 of 1,200 passages pass" in found.plan
+        assert "pass" not in many.search("text 7", k=5).plan
         assert many.check().ok
 
 

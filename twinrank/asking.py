@@ -17,13 +17,7 @@ from twinrank import learned
 from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated, identity
 from twinrank.derived import Derived, Indexes
-from twinrank.errors import (
-    IndexDamagedError,
-    ModelMismatchError,
-    QueryError,
-    RecipeError,
-    TwinrankError,
-)
+from twinrank.errors import IndexDamagedError, ModelMismatchError, QueryError, RecipeError, TwinrankError
 from twinrank.index.vectors import VectorIndex
 from twinrank.learned import Learned
 from twinrank.loaded import Loaded
@@ -156,8 +150,7 @@ class Asking(ABC):
         if pipeline.rewrite is not None:
             stages.insert(0, (pipeline.rewrite.name, trace.rewriting))
         certificates = tuple(trace.certificates)
-        index = self._derived.refresh().vectors
-        plan = index.plan if index is not None and self.recipe.retrieve.vectors else ""
+        plan = next((traced.plan for traced in trace.stages if traced.plan), "")
         notes, weights = tuple(_notes(trace)), str(trace.weighing or "")
         return Results(query, hits, perf_counter() - started, tuple(stages), notes, certificates, verdict, plan, weights)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,10 @@ class Assembly:
         if retrieve.vectors and self.loaded.encoder is not None:
             encoder: Encoder = self.loaded.encoder
             self._check(VECTORS)
-            assert indexes.vectors is not None
-            source = IndexSource("vectors", indexes.vectors, lambda text: self.loaded.query_vector(encoder, text))
-            sources.append((source, retrieve.vectors))
+            index = indexes.vectors
+            assert index is not None
+            ask = partial(self.loaded.query_vector, encoder)
+            sources.append((IndexSource("vectors", index, ask, plan=lambda: index.plan), retrieve.vectors))
         candidates = retrieve.tokens or (retrieve.vectors if colbert else 0)
         if candidates:
             late = self._late("[retrieve] tokens searches them")

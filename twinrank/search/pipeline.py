@@ -23,6 +23,8 @@ class Traced:
     stage: str
     ranking: Ranking
     seconds: float
+    plan: str = ""
+    """How an index that has more than one way was searched, in words."""
 
 
 @dataclass
@@ -128,9 +130,10 @@ class Pipeline:
                 started = perf_counter()
                 asked = source.ask(form)
                 found = asked.find(max(candidates, depth), allowed)
+                plan = "" if source.plan is None else source.plan()
                 opened.append(asked)
                 name = source.name if len(forms) == 1 else f"{source.name} {number}"
-                trace.stages.append(Traced(name, found, perf_counter() - started))
+                trace.stages.append(Traced(name, found, perf_counter() - started, plan))
         if len(opened) == 1:
             return trace.stages[0].ranking
         started = perf_counter()

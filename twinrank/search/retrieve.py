@@ -48,6 +48,8 @@ class IndexSource(Generic[Prepared]):
     prepare: Callable[[str], Prepared]
     largest: Callable[[Prepared], float] | None = None
     """The largest score that a passage could have."""
+    plan: Callable[[], str] | None = None
+    """How this thread's last search of the index went, in words, where the index has more than one way."""
 
     def ask(self, query: str) -> OpenSource[Prepared]:
         return OpenSource(self.name, self.index, self.prepare(query), self.largest)

@@ -40,6 +40,8 @@ class RememberedSource:
     """Query → passage → its score; None where the source knows nothing of it."""
     asked: dict[str, Any] = field(default_factory=dict)
     """Query → what the index is asked: terms, a vector."""
+    plan: None = None
+    """What is remembered was searched for at another time."""
 
     @property
     def name(self) -> str:
