@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from twinrank import Collection
 from twinrank.cli import twinrank
 from twinrank.derived import one_at_a_time
-from twinrank.errors import DataError
-from twinrank.following import Follower
+from twinrank.errors import DataError, MissingExtraError
+from twinrank.following import Follower, watch_folder
 
 
 @pytest.fixture
@@ -174,3 +174,9 @@ def test_watching_takes_changes_in_while_they_happen(folder: Path, tmp_path: Pat
         watcher.terminate()
         watcher.wait(10)
         watcher.stderr.close()
+
+
+def test_watching_without_its_library_is_refused_before_anything_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'twinrank\[watch\]'"):
+        watch_folder(folder)

@@ -85,15 +85,14 @@ class _Unread:
         return any(above in self._sources for above in (source, *map(str, Path(source).parents)))
 
 
-def watch_folder(folder: str | Path) -> Iterator[None]:
-    """Yield whenever something in the folder has changed and it has been still for a moment, and now and then at any rate, for
-    file systems that tell nothing; ends by Ctrl-C."""
+def watch_folder(folder: str | Path) -> Iterator[object]:
+    """Gives something whenever the folder has changed and has been still for a moment, and now and then at any rate, for file
+    systems that tell nothing; ends by Ctrl-C. MissingExtraError, at once, where watchfiles is not installed."""
     try:
         import watchfiles
     except ImportError as error:
         raise MissingExtraError("watching a folder needs watchfiles: pip install 'twinrank[watch]'") from error
-    for _ in watchfiles.watch(folder, step=STEP, watch_filter=None, rust_timeout=LOOK_AGAIN, yield_on_timeout=True):
-        yield
+    return watchfiles.watch(folder, step=STEP, watch_filter=None, rust_timeout=LOOK_AGAIN, yield_on_timeout=True)
 
 
 def _facts(path: Path) -> Facts:

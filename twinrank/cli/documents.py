@@ -287,6 +287,7 @@ def watch(source: str, folder: str, recipe: str | None, model: str | None) -> No
 
     if not Path(source).is_dir():  # told before a collection is made
         raise DataError(f"{source} is no folder; a folder is watched")
+    changes = watch_folder(source)  # so is a library that is missing
     with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
         follower = Follower(collection, source)
         with Bar("documents", None) as bar:
@@ -294,7 +295,7 @@ def watch(source: str, folder: str, recipe: str | None, model: str | None) -> No
         note_report(report)
         note(f"watching {source}; Ctrl-C ends it")
         told: list[Problem] | str = report.problems
-        for _ in watch_folder(source):
+        for _ in changes:
             try:
                 report = follower.sync()
             except (DataError, CollectionBusyError) as error:  # the folder may come back, the other writer finish
