@@ -6,11 +6,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
+
+from twinrank import Collection
 
 settings.register_profile("twinrank", deadline=None)  # a busy machine is no failure
 settings.load_profile("twinrank")
@@ -46,11 +49,12 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def load_by_place(name: str) -> ModuleType:
-    """tests/models/NAME.py, which writes small random checkpoints; no package holds it, so it is loaded by its place."""
-    known = f"twinrank_{name}"
+def load_by_place(place: str) -> ModuleType:
+    """A file of helpers below tests/; no package holds it, so it is loaded by its place, as twinrank_NAME."""
+    file = HERE.parent / f"{place}.py"
+    known = f"twinrank_{file.stem}"
     if known not in sys.modules:
-        spec = importlib.util.spec_from_file_location(known, HERE.parent / "models" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(known, file)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -59,18 +63,14 @@ def load_by_place(name: str) -> ModuleType:
     return sys.modules[known]
 
 
-def load_tiny() -> ModuleType:
-    return load_by_place("tiny")
-
-
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    return load_tiny()
+    return load_by_place("models/tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_colbert() -> ModuleType:
-    return load_by_place("tiny_colbert")
+    return load_by_place("models/tiny_colbert")
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +102,28 @@ def opus(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Path:
     folder = tmp_path_factory.mktemp("opus") / "opus-mt-en-fr"
     subprocess.run([sys.executable, str(shared_models / "expand.py"), str(folder)], check=True, capture_output=True)
     return folder
+
+
+NOTES = load_by_place("notes").NOTES
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Collection]]:
+    """Open collections by words alone in a temporary folder; all are closed in the end."""
+    opened = []
+
+    def open_collection(name: str = "notes", **options: object) -> Collection:
+        collection = Collection(tmp_path / name, **{"model": "none", **options})  # type: ignore[arg-type]
+        opened.append(collection)
+        return collection
+
+    yield open_collection
+    for collection in opened:
+        collection.close()
+
+
+@pytest.fixture
+def notes(make: Callable[..., Collection]) -> Collection:
+    collection = make()
+    collection.add(NOTES)
+    return collection
