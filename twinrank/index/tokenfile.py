@@ -11,7 +11,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, InputError, StorageError
-from twinrank.files import sync
+from twinrank.files import beside, remove_leftovers, replacing
 from twinrank.index.encodings import FixedEncoder
 from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.types import Keys
@@ -72,20 +71,13 @@ def write_tokens(
 
     Beyond `exact_tokens` tokens every passage gets its encoding.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w+b") as file:
+        remove_leftovers(path, ("new",))
+        with replacing(path, beside(path, "new")) as file:
             _write(file, codec, batches, {"sequence": sequence, "stamp": stamp}, encoder, exact_tokens)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _write(

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.errors import IndexDamagedError, InputError, StorageError
-from twinrank.files import sync
+from twinrank.files import beside, remove_leftovers, replacing
 from twinrank.scan import Codes, Rows, quantize, reach
 from twinrank.types import Keys, Vectors
 
@@ -173,22 +173,17 @@ def write_vectors(path: Path, header: Header, batches: Iterable[tuple[Keys, Vect
 
     Batches of keys (n,), ascending throughout, and vectors (n, dimension).
     """
-    temporary, codes = path.with_name(f"{path.name}.{os.getpid()}.new"), path.with_name(f"{path.name}.{os.getpid()}.codes")
+    codes = beside(path, "codes")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        with temporary.open("w+b") as file, codes.open("w+b") as codes_file:
+        remove_leftovers(path, ("new", "codes"))
+        with replacing(path, beside(path, "new")) as file, codes.open("w+b") as codes_file:
             _write(file, codes_file, header, batches)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        for leftover in (temporary, codes):
-            with suppress(OSError):
-                leftover.unlink()
+        with suppress(OSError):
+            codes.unlink()
 
 
 def _write(file: BinaryIO, codes_file: BinaryIO, header: Header, batches: Iterable[tuple[Keys, Vectors]]) -> None:
@@ -292,21 +287,3 @@ def checked(keys: npt.ArrayLike, vectors: npt.ArrayLike, dimension: int) -> tupl
     if unfit.any():
         raise InputError(f"the vector of passage {key_array[np.argmax(unfit)]} is zero, or holds NaN or infinity")
     return key_array, matrix
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that died while writing left behind."""
-    for leftover in path.parent.glob(f"{path.name}.*.*"):
-        process = leftover.name.removeprefix(f"{path.name}.").split(".")
-        if len(process) == 2 and process[0].isdecimal() and process[1] in {"new", "codes"} and not _is_running(int(process[0])):
-            leftover.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import tantivy
 
 from twinrank.errors import CollectionBusyError, CollectionReadOnlyError, IndexDamagedError, InputError, StorageError
+from twinrank.files import replacing
 from twinrank.types import Keys, Ranking, Scores
 
 K1 = 1.2
@@ -347,17 +348,9 @@ def _write_stamp(folder: Path, stamp: str, sequence: int, *, committing: bool) -
             "meta": None if committing else _meta_checksum(folder),
         }
     )
-    temporary = folder / f"{STAMP_FILE}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"content": content, "checksum": zlib.crc32(content.encode())}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / STAMP_FILE)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    envelope = json.dumps({"content": content, "checksum": zlib.crc32(content.encode())})
+    with replacing(folder / STAMP_FILE, folder / f"{STAMP_FILE}.new") as file:
+        file.write(envelope.encode())
 
 
 def _meta_checksum(folder: Path) -> int:
