@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
-from twinrank.cli.common import collection_option, open_collection
+from twinrank.cli.common import collection_option, open_collection, place
 from twinrank.show import note
 
 
@@ -21,7 +23,7 @@ def export(file: str, folder: str) -> None:
 
     with open_collection(folder) as collection:
         size = archive.export(collection, file)
-    note(f"{file}: {size / 1e6:,.1f} MB; elsewhere: twinrank import {file} -c DIR")
+    note(f"{file}: {size / 1e6:,.1f} MB; elsewhere: twinrank import {shlex.quote(file)} -c DIR")
 
 
 @click.command("import")
@@ -33,4 +35,4 @@ def import_(file: str, folder: str) -> None:
 
     archive.import_(file, folder)
     with open_collection(folder) as collection:
-        note(f'{collection}: ask it: twinrank search "…" -c {folder}')
+        note(f'{collection}: ask it: twinrank search "…"{place(folder)}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from twinrank.show import note
 if TYPE_CHECKING:
     from twinrank.collection import Collection
 
+DEFAULT_FOLDER = ".twinrank"
+
 collection_option = click.option(
-    "-c", "--collection", "folder", default=".twinrank", show_default=True, metavar="DIR", help="The collection's directory."
+    "-c", "--collection", "folder", default=DEFAULT_FOLDER, show_default=True, metavar="DIR", help="The collection's directory."
 )
 recipe_option = click.option("--recipe", metavar="FILE", help="A recipe in TOML, or one of words, vectors, hybrid.")
 model_option = click.option("--model", metavar="NAME", help="The encoder: a hub name, a folder, or none for words alone.")
@@ -44,6 +47,15 @@ def tell(collection: Collection) -> None:
     for notice in collection.notices:
         note(notice)
     collection.notices.clear()
+
+
+def place(folder: str) -> str:
+    """How a command that is told to be pasted names this collection; nothing for the default one.
+
+    >>> place("my notes"), place(".twinrank")
+    (" -c 'my notes'", '')
+    """
+    return "" if folder == DEFAULT_FOLDER else f" -c {shlex.quote(folder)}"
 
 
 def default_split(data: Path) -> str:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from twinrank.cli.common import collection_option, input_lines, json_option, model_option, open_collection, recipe_option, tell
+from twinrank.cli.common import (
+    collection_option,
+    input_lines,
+    json_option,
+    model_option,
+    open_collection,
+    place,
+    recipe_option,
+    tell,
+)
 from twinrank.errors import CollectionBusyError, DataError
 from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
 
@@ -42,7 +51,7 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
     with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
         add_sources(collection, sources, prune, as_json)
         if not as_json:
-            note(f'ask it: twinrank search "…"{_place(folder)}')
+            note(f'ask it: twinrank search "…"{place(folder)}')
 
 
 @click.command()
@@ -101,7 +110,7 @@ def search(
         else:
             show_results(collection, results, explain)
         if explain and not as_json and results.hits:
-            note(f"twinrank explain {shlex.quote(query)} -d {shlex.quote(results[0].id)}{_place(folder)} for more")
+            note(f"twinrank explain {shlex.quote(query)} -d {shlex.quote(results[0].id)}{place(folder)} for more")
 
 
 @click.command()
@@ -231,11 +240,6 @@ def migrate(folder: str, model: str | None, recipe: str | None) -> None:
         report = collection.migrate(model, recipe=recipe, progress=bar.update)
         tell(collection)
     note(f"{report}; the collection now searches by {collection.recipe.encoder.model}")
-
-
-def _place(folder: str) -> str:
-    """How a command names this collection."""
-    return "" if folder == ".twinrank" else f" -c {shlex.quote(folder)}"
 
 
 def check_sources(sources: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from twinrank.cli.common import json_option
+from twinrank.cli.common import default_split, json_option, place
 from twinrank.show import Bars, note, print_json, truncation_as_note
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def tune(
     limits, budget = Limits(deadline, memory, min_ndcg), Budget(trials=trials, folds=folds, seed=seed, clock=clock)
     target = _target(collection, write)
     base = Recipe.load(target) if collection is not None and target is not None else Recipe()
-    dataset = read_dataset(Path(data), split=split or _split(Path(data)))
+    dataset = read_dataset(Path(data), split=split or default_split(Path(data)))
     space = Space(base, default_knobs(base, models, rerankers))
     for given in vary:
         knob, _, values = given.partition("=")
@@ -103,12 +103,6 @@ def tune(
         _write(tuning, target, base, collection)
 
 
-def _split(data: Path) -> str:
-    """dev, or train; what else there is is refused by name."""
-    splits = sorted(path.stem for path in data.glob("qrels/*.tsv"))
-    return next((split for split in ("dev", "train", *splits) if split in splits), "dev")
-
-
 def _target(collection: str | None, write: str | None) -> Path | None:
     from twinrank.collection import RECIPE
     from twinrank.errors import CollectionError
@@ -117,7 +111,7 @@ def _target(collection: str | None, write: str | None) -> Path | None:
         return None if write is None else Path(write)
     path = Path(collection) / RECIPE
     if not path.exists():
-        raise CollectionError(f"there is no collection at {collection}; make one: twinrank index DOCS -c {collection}")
+        raise CollectionError(f"there is no collection at {collection}; make one: twinrank index DOCS{place(collection)}")
     return path
 
 
@@ -131,4 +125,4 @@ def _write(tuning: Tuning, target: Path, base: Recipe, collection: str | None) -
     before = write_recipe(tuning, target)
     note(f"the recipe is in {target}" + ("" if before is None else f", the one before in {before}"))
     if collection is not None and (pick.encoder, pick.passages, pick.tokens) != (base.encoder, base.passages, base.tokens):
-        note(f"it stores documents in another way; encode them again: twinrank rebuild --encode -c {collection}")
+        note(f"it stores documents in another way; encode them again: twinrank rebuild --encode{place(collection)}")
