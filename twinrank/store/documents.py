@@ -219,9 +219,9 @@ def read_passages(connection: sqlite3.Connection, query: str, parameters: Row) -
                 whole = Document(id, text, title, json.loads(fields))
             within = text if whole is None else part_of(whole, part) or ""
             found[key] = Passage(id, number, start, end, within[start:end], "" if part else title, key, part)
-    if len(found) < len(places):
-        lost = next(place for place in places if place[0] not in found)
-        raise StorageError(
-            f"passage {lost[0]} belongs to document {lost[1]}, which is not there; restore the store from a copy"
-        )
+    for key, document, *_ in places:
+        if key not in found:
+            raise StorageError(
+                f"passage {key} belongs to document {document}, which is not there; restore the store from a copy"
+            )
     return {place[0]: found[place[0]] for place in places}
