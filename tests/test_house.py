@@ -34,6 +34,7 @@ FLOORS = [
     {"following", "archive", "explain"},
     {"evaluate"},
     {"tune"},
+    {"train"},
     {"show"},
     {"cli"},
     {"__main__"},
