@@ -130,6 +130,15 @@ def test_a_line_of_standard_input_that_is_no_json_is_named(home: Path) -> None:
     assert "standard input, line 2" in result.stderr
 
 
+def test_the_help_gives_each_command_a_whole_sentence_in_one_section(tmp_path: Path) -> None:
+    from twinrank.cli import twinrank
+
+    told = run("--help", cwd=tmp_path).stdout.split("Options:")[1]
+    assert "..." not in told
+    for name in twinrank.commands:
+        assert sum(line.startswith(f"  {name} ") for line in told.splitlines()) == 1, name
+
+
 def test_every_command_has_help_with_a_line_to_paste() -> None:
     from twinrank.cli import twinrank
 

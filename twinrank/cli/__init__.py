@@ -13,12 +13,13 @@ from twinrank import __version__
 from twinrank.cli import archive, calibrate, documents, evaluate, learn, models
 from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
+from twinrank.cli.sections import Sections
 from twinrank.cli.tune import tune
 from twinrank.errors import TwinrankError
 from twinrank.show import note
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="twinrank")
 def twinrank() -> None:
     """Search your own documents with every encoder architecture, offline, on a CPU, measured.
@@ -30,20 +31,22 @@ def twinrank() -> None:
     """
 
 
-for command in (documents.index, documents.add, documents.search, documents.similar, documents.get, documents.delete):
-    twinrank.add_command(command)
-for command in (documents.status, documents.check, documents.rebuild, documents.migrate, documents.watch):
-    twinrank.add_command(command)
-for command in (models.encode, models.duplicates, models.score, models.rank, models.classify, models.translate):
-    twinrank.add_command(command)
-for command in (archive.export, archive.import_):
-    twinrank.add_command(command)
-twinrank.add_command(evaluate.eval_)
-twinrank.add_command(compare)
-twinrank.add_command(calibrate.calibrate)
-twinrank.add_command(tune)
-twinrank.add_command(learn.learn)
-twinrank.add_command(explain)
+twinrank.add_section("Collect", documents.index, documents.add, documents.delete, documents.get, documents.watch)
+twinrank.add_section("Ask", documents.search, documents.similar, explain)
+twinrank.add_section("Measure", evaluate.eval_, compare)
+twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn)
+twinrank.add_section(
+    "Keep", documents.status, documents.check, documents.rebuild, documents.migrate, archive.export, archive.import_
+)
+twinrank.add_section(
+    "Models by themselves",
+    models.encode,
+    models.duplicates,
+    models.score,
+    models.rank,
+    models.classify,
+    models.translate,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
