@@ -1,1 +1,1 @@
-"""EXAMPLES → MODELS: from pairs of texts to better encoders; beside the river, and the only room besides CLIP that needs torch."""
+"""EXAMPLES → MODELS: from pairs of texts to better encoders; needs torch, which is loaded only inside of functions."""
