@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from twinrank_notes import Making, state
+from twinrank_notes import NOTES, Making, state
 
 from twinrank import Collection, Recipe
 from twinrank.errors import FilterError, ModelMismatchError, QueryError
@@ -22,6 +23,30 @@ def test_a_deleted_document_is_never_found_again(notes: Collection) -> None:
     assert notes.delete(["zinc", "unknown"]) == ["zinc"]
     assert "zinc" not in notes
     assert all(hit.id != "zinc" for hit in notes.search("zinc cold", k=100))
+
+
+def test_another_recipe_searches_what_is_stored(make: Making, tiny_model: Path) -> None:
+    with make("encoded", model=str(tiny_model)) as collection:
+        collection.add(NOTES)
+        for name in ("words", "vectors"):
+            recipe = replace(collection.recipe, retrieve=Recipe.load(name).retrieve)
+            with Collection(collection.path, recipe=recipe) as alone:
+                expected = [(hit.id, hit.score) for hit in alone.search("a cold at night", k=3)]
+            found = collection.search_by(recipe, "a cold at night", k=3)
+            assert [(hit.id, hit.score) for hit in found] == expected
+            assert [name for name, _ in found.stages] == [name]
+
+
+def test_searching_by_another_recipe_makes_no_use_of_what_was_computed_before(make: Making, tiny_model: Path) -> None:
+    with make("encoded", model=str(tiny_model)) as collection:
+        collection.add({"id": "zinc", "text": "Zinc may shorten a cold."})
+        known = collection.assembly.loaded.query_vectors
+        collection.search("a cold")
+        collection.search("a cold")
+        assert (len(known), known.hits) == (1, 1)
+        collection.search_by(collection.recipe, "a cold")
+        collection.search_by(collection.recipe, "a cough")
+        assert (len(known), known.hits) == (1, 1)
 
 
 @pytest.mark.parametrize("query", ["", "   ", "\n\t", "\x00"])

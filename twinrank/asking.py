@@ -93,6 +93,14 @@ class Asking(ABC):
         """
         return self.in_one_state(lambda: self._search(query, k, where, deadline, Wish(min_probability, risk)))
 
+    def search_by(self, recipe: Recipe, query: str, k: int = 10, *, where: str | None = None) -> Results:
+        """Search as `search` does, ranked by another recipe over what is stored; hits have no probability.
+
+        Nothing that an earlier search computed is made use of, so that recipes may be timed side by side. Raises RecipeError
+        or ModelMismatchError where the recipe asks for what the collection does not hold; see `pipeline`.
+        """
+        return self.in_one_state(lambda: self._search(query, k, where, None, Wish(), recipe))
+
     def in_one_state(self, ask: Callable[[], T]) -> T:
         """What is found in one committed state: where somebody wrote meanwhile, it is looked for again."""
         for _ in range(TRIES):
@@ -113,7 +121,9 @@ class Asking(ABC):
         with self._writing():  # they write without a pause, and wait for once
             return ask()
 
-    def _search(self, query: str, k: int, where: str | None, deadline: float | None, wish: Wish) -> Results:
+    def _search(
+        self, query: str, k: int, where: str | None, deadline: float | None, wish: Wish, recipe: Recipe | None = None
+    ) -> Results:
         started = perf_counter()
         text = checked_query(query, k)
         if deadline is not None and not 0 <= deadline < float("inf"):
@@ -123,11 +133,12 @@ class Asking(ABC):
         self._derived.refresh()
         allowed = None if condition is None else self.store.select(condition)
         available = self.store.count_passages() if allowed is None else len(allowed)
-        calibration = self._calibrated.get(self._assembly, needed=bool(wish))
+        # What was fitted to the scores of one recipe says nothing about those of another.
+        calibration = None if recipe is not None else self._calibrated.get(self._assembly, needed=bool(wish))
         if available == 0:
             verdict = calibration.answer((), k, wish)[1] if calibration else None
             return Results(query, (), perf_counter() - started, verdict=verdict)
-        pipeline = self.pipeline()
+        pipeline = self.pipeline(recipe, remembering=recipe is None)
         ranking, trace = pipeline.run(text, allowed, asked)
         chances: dict[int, float] = {}
         if calibration is not None:
@@ -154,12 +165,15 @@ class Asking(ABC):
         notes, weights = tuple(_notes(trace)), str(trace.weighing or "")
         return Results(query, hits, perf_counter() - started, tuple(stages), notes, certificates, verdict, plan, weights)
 
-    def pipeline(self, recipe: Recipe | None = None) -> Pipeline:
+    def pipeline(self, recipe: Recipe | None = None, *, remembering: bool = True) -> Pipeline:
         """The stages that answer a query, over the documents as they are now; by another recipe where one is given.
 
         Another recipe searches what is stored as it is: its encoder, passages, tokens and language have to be the collection's.
+        Without `remembering` it computes again what a search of a moment ago has computed.
         """
         assembly = self._assembly if recipe is None else replace(self._assembly, recipe=recipe)
+        if not remembering:
+            assembly = replace(assembly, loaded=assembly.loaded.forgetful())
         return assembly.pipeline(self._derived.refresh())
 
     @property

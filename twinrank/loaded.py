@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast, get_args
@@ -38,6 +39,13 @@ class Loaded:
         self.query_vectors: Recent[tuple[str, bytes], Vectors] = Recent(QUERIES)
         self._paces: dict[str, Pace] = {}
         self._translators: dict[tuple[str, str], Translator] = {}
+
+    def forgetful(self) -> Loaded:
+        """The same models, opened, without a memory of what they were asked."""
+        _ = self.passages, self.contrast  # made once for both
+        other = copy(self)
+        other.pair_scores, other.query_vectors = PairScores(), Recent(QUERIES)
+        return other
 
     @cached_property
     def passages(self) -> PassageEncoder | None:
