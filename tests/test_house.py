@@ -20,7 +20,7 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"files", "parts", "text", "pairs", "stopping", "quantization", "engine", "calibration", "reliability"},
+    {"files", "parts", "tables", "text", "pairs", "stopping", "quantization", "engine", "calibration", "reliability"},
     {"readers", "store", "maxsim", "scan", "abstention"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},

@@ -58,25 +58,19 @@ max_tokens = 0      # a pair is cut to so many; 0: the model's own limit
 
 from __future__ import annotations
 
-import difflib
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
-from twinrank.errors import InputError, RecipeError
+from twinrank import tables
+from twinrank.errors import RecipeError
 from twinrank.index.settings import VectorIndexSettings
 from twinrank.models.hub import DEFAULT_MODEL
 from twinrank.models.trunk import Pooling
 from twinrank.stopping import TOPS
+from twinrank.tables import check_choice, check_range
 from twinrank.text import Chunking
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NO_MODEL = "none"
 
@@ -191,34 +185,18 @@ class Recipe:
     @classmethod
     def parse(cls, toml: str, *, name: str = "recipe") -> Recipe:
         """Read a recipe; what is left out keeps its default. Raises RecipeError that names the key."""
-        try:
-            tables = tomllib.loads(toml)
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{name} is not valid TOML: {error}") from error
-        return _build(cls, tables, name)
+        return tables.parse(cls, toml, name)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe from a file, or one of the built-in ones by name: `words`, `vectors`, `hybrid`."""
         if str(path) in BUILT_IN:
             return BUILT_IN[str(path)]
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            known = ", ".join(BUILT_IN)
-            raise RecipeError(
-                f"the recipe {str(path)!r} cannot be read ({error}); give a TOML file or one of the built-in names: {known}"
-            ) from error
-        return cls.parse(text, name=str(path))
+        return tables.load(cls, path, f"give a TOML file or one of the built-in names: {', '.join(BUILT_IN)}")
 
     def to_toml(self) -> str:
         """The recipe in full, defaults included, so that reading it tells everything."""
-        blocks = []
-        for name in ("encoder", "passages", "translate", "tokens", "words", "retrieve", "index", "group", "fuse", "rewrite"):
-            if getattr(self, name) is not None:
-                blocks.append(_table(f"[{name}]", getattr(self, name)))
-        blocks.extend(_table("[[rerank]]", stage) for stage in self.rerank)
-        return "\n\n".join(blocks) + "\n"
+        return tables.dump(self)
 
     def with_model(self, model: str) -> Recipe:
         """The same recipe with another encoder."""
@@ -235,114 +213,33 @@ class Recipe:
         return f"{self.passages.size} {unit} with {self.passages.overlap} repeated{also}{translated}"
 
 
-def _table(header: str, settings: Any) -> str:
-    lines = [header]
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if value is not None:
-            lines.append(f"{item.name} = {_toml_value(value)}")
-    return "\n".join(lines)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # a TOML basic string is a JSON string
-    if isinstance(value, FuseWeights):
-        return "{ " + ", ".join(f"{item.name} = {getattr(value, item.name)!r}" for item in fields(value)) + " }"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    return repr(value)
-
-
-T = TypeVar("T")
-
-
-def _build(kind: type[T], tables: Mapping[str, Any], where: str) -> T:
-    """Make a settings dataclass from a TOML table; unknown keys and wrong types are refused by name."""
-    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in tables.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
-            raise RecipeError(f"{where}: unknown key {key!r}{hint}")
-        values[key] = _value(kind, key, value, f"{where}, {key}")
-    try:
-        return kind(**values)
-    except InputError as error:
-        raise RecipeError(f"{where}: {error}") from error
-    except TypeError as error:  # a required key is missing
-        raise RecipeError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
-
-
-SUBTABLES: Mapping[tuple[type, str], type] = {
-    (Recipe, "encoder"): EncoderSettings,
-    (Recipe, "passages"): Chunking,
-    (Recipe, "translate"): TranslateSettings,
-    (Recipe, "tokens"): TokenSettings,
-    (Recipe, "words"): WordSettings,
-    (Recipe, "retrieve"): RetrieveSettings,
-    (Recipe, "index"): VectorIndexSettings,
-    (Recipe, "group"): GroupSettings,
-    (Recipe, "fuse"): FuseSettings,
-    (Recipe, "rewrite"): RewriteSettings,
-    (FuseSettings, "weights"): FuseWeights,
-}
-
-SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float, "float | None": float, "bool": bool}
-
-
-def _value(kind: type, key: str, value: Any, where: str) -> Any:
-    if (kind, key) in SUBTABLES:
-        if not isinstance(value, dict):
-            raise RecipeError(f"{where}: expected a table, got {value!r}")
-        return _build(SUBTABLES[kind, key], value, where)
-    if (kind, key) == (Recipe, "rerank"):
-        if not isinstance(value, list) or not all(isinstance(stage, dict) for stage in value):
-            raise RecipeError(f"{where}: expected [[rerank]] tables, got {value!r}")
-        return tuple(_build(RerankSettings, stage, where) for stage in value)
-    annotation = str(kind.__annotations__[key])
-    if annotation == "tuple[str, ...]":
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise RecipeError(f"{where}: expected a list of names, got {value!r}")
-        return tuple(value)
-    expected = SCALARS.get(annotation, str)
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise RecipeError(f"{where}: expected {expected.__name__}, got {value!r}")
-    return value
-
-
 def _check(recipe: Recipe) -> None:
-    _check_choice("encoder, precision", recipe.encoder.precision, ("auto", "int8", "bf16", "fp32"))
-    _check_choice("encoder, pooling", recipe.encoder.pooling, ("", *get_args(Pooling)))
-    _check_choice("fuse, method", recipe.fuse.method, get_args(FusionMethod))
-    _check_range("retrieve, vectors", recipe.retrieve.vectors, 0, 1_000_000)
-    _check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
-    _check_range("retrieve, tokens", recipe.retrieve.tokens, 0, 1_000_000)
-    _check_choice("group, by", recipe.group.by, ("best", "sum", "none"))
+    check_choice("encoder, precision", recipe.encoder.precision, ("auto", "int8", "bf16", "fp32"))
+    check_choice("encoder, pooling", recipe.encoder.pooling, ("", *get_args(Pooling)))
+    check_choice("fuse, method", recipe.fuse.method, get_args(FusionMethod))
+    check_range("retrieve, vectors", recipe.retrieve.vectors, 0, 1_000_000)
+    check_range("retrieve, words", recipe.retrieve.words, 0, 1_000_000)
+    check_range("retrieve, tokens", recipe.retrieve.tokens, 0, 1_000_000)
+    check_choice("group, by", recipe.group.by, ("best", "sum", "none"))
     if recipe.group.by == "sum" and any(stage.risk for stage in recipe.rerank):
         raise RecipeError(
             'rerank, risk: with [group] by = "sum" every passage moves its document, so that nothing is settled early; '
             "leave one of the two"
         )
-    _check_range("group, passages", recipe.group.passages, 1, 1_000)
-    _check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)
+    check_range("group, passages", recipe.group.passages, 1, 1_000)
+    check_range("fuse, constant", recipe.fuse.constant, 0, 1_000_000)
     if not (recipe.retrieve.vectors or recipe.retrieve.words or recipe.retrieve.tokens):
         raise RecipeError("retrieve: vectors, words and tokens are all 0, so nothing would ever be found; set at least one")
     weights = {item.name: getattr(recipe.fuse.weights, item.name) for item in fields(recipe.fuse.weights)}
     for name, weight in weights.items():
-        _check_range(f"fuse, weights, {name}", weight, 0.0, 1_000_000.0)
+        check_range(f"fuse, weights, {name}", weight, 0.0, 1_000_000.0)
     if sum(weight for name, weight in weights.items() if getattr(recipe.retrieve, name)) <= 0:
         raise RecipeError("fuse, weights: at least one weight must be above 0")
     for stage in recipe.rerank:
         _check_rerank(stage)
     if recipe.tokens is not None:
-        _check_choice("tokens, format", recipe.tokens.format, ("int8", "int4"))
-        _check_range("tokens, pooling", recipe.tokens.pooling, 1.0, 64.0)
+        check_choice("tokens, format", recipe.tokens.format, ("int8", "int4"))
+        check_range("tokens, pooling", recipe.tokens.pooling, 1.0, 64.0)
     for name in recipe.passages.also:
         if name in ("", "id", "text", "source"):
             raise RecipeError(f'passages, also: {name!r} gives no passages of its own; name "title" or fields')
@@ -356,12 +253,12 @@ def _check(recipe: Recipe) -> None:
 
 
 def _check_rerank(stage: RerankSettings) -> None:
-    _check_choice("rerank, kind", stage.kind, ("cross-encoder", "maxsim"))
-    _check_range("rerank, candidates", stage.candidates, 1, 1_000_000)
-    _check_range("rerank, weight", stage.mix, 0.0, 1.0)
-    _check_range("rerank, top", stage.top, 0, max(TOPS))
-    _check_range("rerank, tokens", stage.tokens, 0, 1_000_000_000)
-    _check_range("rerank, max_tokens", stage.max_tokens, 0, 1_000_000)
+    check_choice("rerank, kind", stage.kind, ("cross-encoder", "maxsim"))
+    check_range("rerank, candidates", stage.candidates, 1, 1_000_000)
+    check_range("rerank, weight", stage.mix, 0.0, 1.0)
+    check_range("rerank, top", stage.top, 0, max(TOPS))
+    check_range("rerank, tokens", stage.tokens, 0, 1_000_000_000)
+    check_range("rerank, max_tokens", stage.max_tokens, 0, 1_000_000)
     if not 0 <= stage.risk < 1:
         raise RecipeError(f"rerank, risk: expected 0 (a full rerank) to below 1, got {stage.risk}")
     if stage.kind == "maxsim" and (stage.risk or stage.top or stage.tokens or stage.max_tokens):
@@ -375,16 +272,6 @@ def _check_rerank(stage: RerankSettings) -> None:
         raise RecipeError('rerank: model is missing; name a cross-encoder, or rerank by kind = "maxsim"')
     if stage.kind == "maxsim" and stage.model:
         raise RecipeError(f"rerank: maxsim takes no model, got {stage.model!r}; it is named in [tokens], model")
-
-
-def _check_choice(where: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise RecipeError(f"{where}: expected one of {', '.join(choices)}, got {value!r}")
-
-
-def _check_range(where: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise RecipeError(f"{where}: expected {low} to {high}, got {value}")
 
 
 HYBRID = Recipe()
