@@ -36,6 +36,7 @@ FLOORS = [
     {"tune"},
     {"train"},
     {"show"},
+    {"serve"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,135 @@
+"""What every router works with: the collection, threads to ask it in, and routes that look at a key before anything else.
+
+A router's file has one function `router(state) -> APIRouter`, made by one of `open_router`, `reading_router`, `writing_router`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from twinrank.collection import Collection
+from twinrank.serve.keys import Right
+from twinrank.serve.lanes import Lane
+from twinrank.serve.refusals import Refusal
+from twinrank.serve.settings import Settings
+
+T = TypeVar("T")
+LaneName = Literal["search", "encode", "write"]
+
+
+class State:
+    """One server's collection and settings, and the lanes in which its blocking work is done."""
+
+    def __init__(self, collection: Collection, settings: Settings) -> None:
+        self.collection = collection
+        self.settings = settings
+        threads, queue, wait = settings.threads, settings.queue, settings.waits.queue
+        self.lanes: dict[LaneName, Lane] = {
+            "search": Lane("search", threads, queue, wait),
+            # Whoever embeds or reranks in bulk waits rather than being refused.
+            "encode": Lane("encode", threads, queue, wait, standing=queue),
+            "write": Lane("write", 1, queue, 60.0, standing=queue),
+        }
+
+    async def search(self, ask: Callable[[], T]) -> T:
+        """Ask the collection something, in a thread; refused at once (503) where too many wait. Reads only."""
+        return await self.lanes["search"].run(ask)
+
+    async def encode(self, ask: Callable[[], T]) -> T:
+        """Run a model, in a thread of those that are kept for it."""
+        return await self.lanes["encode"].run(ask)
+
+    async def write(self, change: Callable[[], T]) -> T:
+        """Change the collection; one change at a time."""
+        return await self.lanes["write"].run(change)
+
+    def close(self) -> None:
+        for lane in self.lanes.values():
+            lane.close()
+        self.collection.close()
+
+
+def state_of(request: Request) -> State:
+    state: State = request.app.state.twinrank
+    return state
+
+
+def time_left(request: Request, deadline: float | None) -> float | None:
+    """What is left of a deadline in milliseconds, counted from when the request came in; 0 where it has passed.
+
+    Ask when the work begins, inside of the thread, so that the time in the queue counts.
+    """
+    if deadline is None:
+        return None
+    arrived: float = request.scope.get("twinrank.arrived", perf_counter())
+    return max(0.0, deadline - 1000 * (perf_counter() - arrived))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What is asked of a request before its body is read."""
+
+    right: Right | None = None
+    lane: LaneName | None = None
+
+    def check(self, request: Request) -> None:
+        state = state_of(request)
+        if self.right is not None and state.settings.keys:
+            _check_key(state, request, self.right)
+        if self.lane is not None:
+            state.lanes[self.lane].require_room()
+
+
+def _check_key(state: State, request: Request, right: Right) -> None:
+    keys, key = state.settings.keys, key_of(request)
+    if not key:
+        message = "a key is needed: send it as `Authorization: Bearer KEY`, or as `X-API-Key: KEY`"
+        raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
+    if not keys.know(key):
+        raise Refusal(401, "this key is not known here", headers={"WWW-Authenticate": "Bearer"})
+    if not keys.allow(key, right):
+        raise Refusal(403, "this key may read, and what was asked for changes the collection; use a key that may write")
+
+
+def key_of(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "").strip()
+
+
+def _guarded(guard: Guard) -> type[APIRoute]:
+    class GuardedRoute(APIRoute):
+        """Looks at key and queue before FastAPI reads the body."""
+
+        guarded_by = guard
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                guard.check(request)
+                return await handle(request)
+
+            return guarded
+
+    return GuardedRoute
+
+
+def open_router(**options: Any) -> APIRouter:
+    """For what anybody may fetch: whether the server lives, and the page's own files. Never for what a collection holds."""
+    return APIRouter(route_class=_guarded(Guard()), **options)
+
+
+def reading_router(lane: LaneName | None = "search", **options: Any) -> APIRouter:
+    """For what a key that may read is enough for; `lane` is where its work is done."""
+    return APIRouter(route_class=_guarded(Guard("read", lane)), **options)
+
+
+def writing_router(lane: LaneName | None = "write", **options: Any) -> APIRouter:
+    """For what changes the collection."""
+    return APIRouter(route_class=_guarded(Guard("write", lane)), **options)
