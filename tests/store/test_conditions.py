@@ -245,3 +245,14 @@ def test_the_summary_tells_each_field_s_types(papers: Store) -> None:
     assert summary["year"].documents == 3
     assert dict(summary["tags"].types) == {"text": 2, "number": 1, "null": 1}
     assert summary["tags"].documents == 3
+
+
+def test_what_may_be_chosen_of_a_field_is_its_range_and_where_they_are_few_its_values(papers: Store) -> None:
+    number, text = papers.field_values()["year"]
+    assert (number.kind, number.documents, number.low, number.high) == ("number", 2, 2019, 2020.5)
+    assert (text.kind, text.values) == ("text", (("2020", 1),))
+    (tags_number, tags) = papers.field_values(most=2)["tags"]
+    assert tags_number.values == ((3, 1),)
+    assert (tags.low, tags.high, tags.values) == ("x", "Ünder_score%", ())  # three of them are more than two
+    assert papers.field_values()["open"][0].values == ((0, 1), (1, 1))
+    assert [one.kind for one in papers.field_values()["lang"]] == ["text"]  # null is no value

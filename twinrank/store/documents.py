@@ -14,7 +14,7 @@ from twinrank.errors import IndexDamagedError, StorageError
 from twinrank.parts import part_of
 from twinrank.store.conditions import Compiler
 from twinrank.store.database import COMPACTED, Database, sequence_of
-from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary
+from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary, FieldValues
 from twinrank.store.rows import Row, as_json, as_list, checksum, get_value, select_in, set_value, verify
 from twinrank.types import Condition, Document, Keys, Passage
 
@@ -195,6 +195,22 @@ class Documents(Database):
                 types[name][kind] = count
             totals = dict(connection.execute("SELECT name, count(DISTINCT document) FROM fields GROUP BY name").fetchall())
         return {name: FieldSummary(kinds, totals[name]) for name, kinds in types.items()}
+
+    def field_values(self, most: int = 20) -> dict[str, list[FieldValues]]:
+        """Of every field and each type of value that it has (not null): the range, and the values where they are few."""
+        found: dict[str, list[FieldValues]] = defaultdict(list)
+        with self._reading() as connection:
+            kinds = connection.execute(
+                "SELECT name, kind, count(DISTINCT document), min(value), max(value) FROM fields WHERE kind <> 'null' "
+                "GROUP BY name, kind ORDER BY name, kind"
+            ).fetchall()
+            for name, kind, documents, low, high in kinds:
+                query = "SELECT DISTINCT value FROM fields WHERE name = ? AND kind = ? LIMIT ?"
+                few = len(connection.execute(query, (name, kind, most + 1)).fetchall()) <= most
+                query = "SELECT value, count(*) FROM fields WHERE name = ? AND kind = ? GROUP BY value ORDER BY 2 DESC, 1"
+                values = connection.execute(query, (name, kind)).fetchall() if few else []
+                found[name].append(FieldValues(kind, documents, low, high, tuple(values)))
+        return dict(found)
 
 
 def read_passages(connection: sqlite3.Connection, query: str, parameters: Row) -> dict[int, Passage]:

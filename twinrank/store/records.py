@@ -79,3 +79,15 @@ class FieldSummary:
 
     types: Mapping[FieldKind, int]
     documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class FieldValues:
+    """The values of one type that a field has: what one may choose among."""
+
+    kind: FieldKind
+    documents: int
+    low: str | int | float
+    high: str | int | float
+    values: tuple[tuple[str | int | float, int], ...]
+    """Each value with the number of documents that hold it, most frequent first; none where there are too many to list."""
