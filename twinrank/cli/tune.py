@@ -63,6 +63,7 @@ def tune(
     from twinrank.readers import read_dataset
     from twinrank.recipe import Recipe
     from twinrank.tune import report
+    from twinrank.tune.kept import keep
     from twinrank.tune.page import page
     from twinrank.tune.space import Space, default_knobs
     from twinrank.tune.tuning import Budget, Limits
@@ -101,6 +102,8 @@ def tune(
         note(f"the report is in {html}")
     if target is not None:
         _write(tuning, target, base, collection)
+    if collection is not None:
+        keep(report.as_json(tuning), Path(collection))
 
 
 def _target(collection: str | None, write: str | None) -> Path | None:

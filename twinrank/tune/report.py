@@ -123,6 +123,8 @@ def as_json(tuning: Tuning) -> dict[str, Any]:
                 "milliseconds": {"p50": row.measured.p50, "p95": row.measured.p95},
                 "memory": row.measured.memory,
                 "on_front": row.on_front,
+                "pick": row.recipe == tuning.choice.recipe,
+                "default": row.recipe == tuning.default,
                 "recipe": row.recipe.to_toml(),
             }
             for row in tuning.finalists
