@@ -83,7 +83,7 @@ class Assembly:
             late = self._late("[retrieve] tokens searches them")
             assert indexes.tokens is not None
             sources.append(
-                (IndexSource("tokens", indexes.tokens, lambda text: late.encode([text], side="query")[0]), candidates)
+                (IndexSource("tokens", indexes.tokens, lambda text: self.loaded.encode(late, [text], "query")[0]), candidates)
             )
         if retrieve.words:
             sources.append((IndexSource("words", indexes.words, self.analyzer, indexes.words.bound), retrieve.words))
@@ -98,7 +98,7 @@ class Assembly:
         scorer = self.loaded.scorer(settings)
 
         def score(query: str, keys: Keys) -> Scores:
-            return self.loaded.pair_scores.score(scorer, [(query, text) for text in self._texts(keys)])
+            return self.loaded.score(scorer, [(query, text) for text in self._texts(keys)])
 
         def count_tokens(query: str, keys: Keys) -> npt.NDArray[np.int64]:
             return scorer.count_tokens([(query, text) for text in self._texts(keys)])
@@ -145,7 +145,7 @@ class Assembly:
         def score(query: str, keys: Keys) -> Scores:
             there, tokens = self.store.tokens_there(TOKENS, keys)
             scores = np.zeros(len(keys), np.float32)  # of what was deleted a moment ago
-            scores[there] = score_packed(codec, late.encode([query], side="query")[0], [tokens])
+            scores[there] = score_packed(codec, self.loaded.encode(late, [query], "query")[0], [tokens])
             return scores
 
         return score

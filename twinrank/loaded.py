@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast, get_args
+from typing import Any, cast, get_args
+
+import numpy as np
 
 from twinrank.encoding import PassageEncoder
 from twinrank.errors import DocumentError, RecipeError
@@ -23,7 +25,8 @@ from twinrank.search.anytime import Pace
 from twinrank.search.cache import PairScores, Recent, digest
 from twinrank.search.rewrite import Rewrite
 from twinrank.search.weights import UNRELATED, contrast_of
-from twinrank.types import Document, Encoder, Side, Vectors
+from twinrank.together import Together
+from twinrank.types import Document, Encoder, Scorer, Scores, Side, Vectors
 
 QUERIES = 1000
 """Queries whose vectors are remembered."""
@@ -39,6 +42,8 @@ class Loaded:
         self.query_vectors: Recent[tuple[str, bytes], Vectors] = Recent(QUERIES)
         self._paces: dict[str, Pace] = {}
         self._translators: dict[tuple[str, str], Translator] = {}
+        self.together: dict[tuple[str, str], Together[Any, Any]] = {}
+        """What threads ask of one model at the same time, by its fingerprint and by what is asked."""
 
     def forgetful(self) -> Loaded:
         """The same models, opened, without a memory of what they were asked."""
@@ -108,7 +113,27 @@ class Loaded:
 
     def query_vector(self, encoder: Encoder, query: str) -> Vectors:
         """The query's vector (dimension,); of a query that came a moment ago, the same one."""
-        return self.query_vectors.of((encoder.fingerprint, digest(query)), lambda: encoder.encode([query], side="query")[0])
+        return self.query_vectors.of((encoder.fingerprint, digest(query)), lambda: self.encode(encoder, [query], "query")[0])
+
+    def encode(self, encoder: Encoder | LateInteraction, texts: Sequence[str], side: Side) -> list[Vectors]:
+        """What the encoder gives for each text, together with what other threads ask of it at the same time."""
+        key = encoder.fingerprint, f"{side} {type(encoder).__name__}"
+        together = self.together.get(key)
+        if together is None:
+            made = Together[str, Vectors](lambda texts: list(encoder.encode(texts, side=side)), size=len)
+            together = self.together.setdefault(key, made)
+        return together(texts)
+
+    def score(self, scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """(pairs,), those of a moment ago remembered, and the others scored with what other threads ask at the same time."""
+        return self.pair_scores.score(_TogetherScorer(scorer, self._together_scores(scorer)), pairs)
+
+    def _together_scores(self, scorer: Scorer) -> Together[tuple[str, str], np.float32]:
+        key = scorer.fingerprint, "pairs"
+        if key not in self.together:
+            made = Together[tuple[str, str], np.float32](lambda pairs: list(scorer.score(pairs)), size=_characters)
+            self.together.setdefault(key, made)
+        return self.together[key]
 
     @property
     def translate(self) -> DocumentTranslation | None:
@@ -130,6 +155,29 @@ class Loaded:
             return None
         translator = self._open_translator(settings.model, settings.prefix)
         return Rewrite(f"rewrite {settings.model}", lambda query: translator.translate([query])[0], settings.keep)
+
+
+@dataclass(frozen=True)
+class _TogetherScorer:
+    """A scorer that threads ask together."""
+
+    scorer: Scorer
+    together: Together[tuple[str, str], np.float32]
+
+    @property
+    def name(self) -> str:
+        return self.scorer.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.scorer.fingerprint
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        return np.array(self.together(pairs), np.float32)
+
+
+def _characters(pair: tuple[str, str]) -> int:
+    return len(pair[0]) + len(pair[1])
 
 
 @dataclass(frozen=True)
