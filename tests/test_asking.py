@@ -14,6 +14,8 @@ from twinrank_notes import NOTES, Making, state
 from twinrank import Collection, Recipe
 from twinrank.errors import FilterError, ModelMismatchError, QueryError
 from twinrank.index.vectors import VectorIndex
+from twinrank.index.words import WordIndex
+from twinrank.recipe import RetrieveSettings
 from twinrank.types import Vectors
 
 # -- searching ---------------------------------------------------------------------------------------------------------------
@@ -137,6 +139,15 @@ def test_searching_from_several_threads_gives_the_same_answers(notes: Collection
         thread.join()
     assert len(answers) == 80
     assert all(answer == answers[0] for answer in answers)
+
+
+def test_once_nothing_more_matches_no_deeper_search_is_made(make: Making, monkeypatch: pytest.MonkeyPatch) -> None:
+    things = make(recipe=Recipe(retrieve=RetrieveSettings(vectors=0, words=2)))
+    things.add({"id": str(number), "text": "rest" if number else "zinc"} for number in range(100))
+    asked, search = [], WordIndex.search
+    monkeypatch.setattr(WordIndex, "search", lambda *given, **options: asked.append(given) or search(*given, **options))
+    assert [hit.id for hit in things.search("zinc", k=50)] == ["0"]
+    assert len(asked) == 2
 
 
 # -- documents like these ------------------------------------------------------------------------------------------------------

@@ -147,10 +147,13 @@ class Asking(ABC):
             chances = dict(zip(evidence.keys.tolist(), found.tolist(), strict=False))
         hits = self._hits(self._documents(ranking, trace), k, trace, chances)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
-        depth = len(ranking)
+        depth = seen = len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
             deeper = pipeline.run_behind(ranking, text, depth, allowed, trace)
+            if len(deeper) == seen:  # no word of the query stands anywhere else
+                break
+            seen = len(deeper)
             by, most = self.recipe.group.by, self.recipe.group.passages
             documents = group_behind(ranking, deeper, self.store.documents_of, by, most, scored=trace.scored)
             hits = self._hits(documents, k, trace, chances)

@@ -60,10 +60,13 @@ class Judge:
         ranking, trace = pipeline.run(text)
         by, most = recipe.group.by, recipe.group.passages
         best = _best_documents(group(ranking, documents.of(ranking.keys), by, most, scored=trace.scored), documents)
-        depth, available = len(ranking), len(documents.keys)
+        depth, seen, available = len(ranking), len(ranking), len(documents.keys)
         while len(best) < DEPTH and depth < available:
             depth = min(max(4 * depth, DEPTH), available)
             deeper = pipeline.run_behind(ranking, text, depth, trace=trace)
+            if len(deeper) == seen:
+                break
+            seen = len(deeper)
             best = _best_documents(group_behind(ranking, deeper, documents.of, by, most, scored=trace.scored), documents)
         return [documents.ids[number] for number in best]
 
