@@ -13,6 +13,7 @@ from twinrank import __version__
 from twinrank.cli import archive, calibrate, documents, evaluate, learn, models
 from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
+from twinrank.cli.mine import mine
 from twinrank.cli.sections import Sections
 from twinrank.cli.tune import tune
 from twinrank.errors import TwinrankError
@@ -34,7 +35,7 @@ def twinrank() -> None:
 twinrank.add_section("Collect", documents.index, documents.add, documents.delete, documents.get, documents.watch)
 twinrank.add_section("Ask", documents.search, documents.similar, explain)
 twinrank.add_section("Measure", evaluate.eval_, compare)
-twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn)
+twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine)
 twinrank.add_section(
     "Keep", documents.status, documents.check, documents.rebuild, documents.migrate, archive.export, archive.import_
 )

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -83,6 +83,9 @@ class Tally:
     without: int = 0
     """Examples that found no negative."""
 
+    def as_json(self) -> dict[str, int]:
+        return asdict(self)
+
     def __str__(self) -> str:
         gone = f"{self.known:,} known positives, {self.twins:,} twins of one"
         gone += f", {self.margin:,} by margin, {self.judged:,} by the judge"
@@ -120,11 +123,12 @@ class Miner:
                 places.setdefault(same_text(passage), place)
         if not places:
             raise InputError("there are no passages to mine negatives from")
-        self.passages = [passages[place] for place in places.values()]
+        self.passages = [passages[place] for place in places.values()]  # (passages,)
         """Each text once."""
         self.mining = mining or Mining()
         self.tally = Tally()
         """Of the last mining."""
+        self._places = list(places.values())
         self._keys = {text: key for key, text in enumerate(places)}
         self._judge = judge
         self._known = {same_text(query): set(map(same_text, texts)) for query, texts in (known or {}).items()}
@@ -136,12 +140,15 @@ class Miner:
         examples: Sequence[Example],
         encoder: Encoder | str | os.PathLike[str] | None = None,
         *,
+        vectors: Vectors | None = None,
         progress: Progress | None = None,
     ) -> list[Example]:
         """The examples in their order, with new negatives in place of those they had; a teacher's scores go with these.
 
         `encoder` is a model or the folder of a checkpoint, a bi-encoder or twin tower; words alone need none. An example for
-        which nothing was found is left without negatives. `progress` is told ("passages" or "queries", how many more are done).
+        which nothing was found is left without negatives. `vectors` are those that the encoder made of the passages as they
+        were given, where they are there already: (passages, dimension). `progress` is told ("passages" or "queries", how many
+        more are done).
         """
         told = progress or (lambda name, done: None)
         opened = None if self.mining.by == "words" else open_encoder(encoder)
@@ -152,7 +159,7 @@ class Miner:
         draw = np.random.default_rng([self.mining.seed, self._rounds])
         self._rounds += 1
         mined = []
-        for example, candidates in zip(examples, self._candidates(examples, opened, told), strict=True):
+        for example, candidates in zip(examples, self._candidates(examples, opened, vectors, told), strict=True):
             chosen = self._choose(example, candidates, known[same_text(example.query)], draw)
             self.tally.negatives += len(chosen)
             self.tally.without += not chosen
@@ -161,8 +168,12 @@ class Miner:
 
     # -- candidates ------------------------------------------------------------------------------------------------------
 
-    def _candidates(self, examples: Sequence[Example], encoder: Encoder | None, told: Progress) -> Iterator[_Candidates]:
-        vectors = None if encoder is None else _encoded(encoder, self.passages, told)  # (passages, dimension)
+    def _candidates(
+        self, examples: Sequence[Example], encoder: Encoder | None, given: Vectors | None, told: Progress
+    ) -> Iterator[_Candidates]:
+        vectors = None
+        if encoder is not None:  # (passages, dimension)
+            vectors = _encoded(encoder, self.passages, told) if given is None else _unit(given[self._places])
         for start in range(0, len(examples), QUERIES_AT_ONCE):
             block = examples[start : start + QUERIES_AT_ONCE]
             words = self._by_words(block) if self.mining.by != "vectors" else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -107,6 +107,11 @@ class Leakage:
     @property
     def counts(self) -> dict[Reason, int]:
         return dict(Counter(leak.reason for leak in self.leaks))
+
+    def as_json(self) -> dict[str, object]:
+        """Counts by reason, and a few of each as examples."""
+        shown = [leak for reason in self.counts for leak in [one for one in self.leaks if one.reason == reason][:3]]
+        return {"examples": self.examples, "counts": self.counts, "shown": [asdict(leak) for leak in shown]}
 
     def __str__(self) -> str:
         if not self.leaks:

@@ -1,0 +1,156 @@
+"""Examples and passages, of judged data and of collections; and the command that mines them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from twinrank import Collection
+from twinrank.cli import twinrank
+from twinrank.errors import DataError
+from twinrank.train.data import Example, read_examples
+from twinrank.train.material import as_dataset, held_out, of_collection, of_data
+
+ARTICLES = [
+    {
+        "id": f"d{number}",
+        "title": f"About the {animal}",
+        "text": f"The {animal} lives in the {place}. It eats {food} in the morning. At night it sleeps under the {place}.",
+    }
+    for number, (animal, place, food) in enumerate(
+        [("fox", "forest", "mice"), ("hen", "yard", "corn"), ("cat", "house", "fish"), ("cow", "meadow", "grass")]
+    )
+]
+
+
+@pytest.fixture
+def animals(make: Callable[..., Collection]) -> Collection:
+    collection = make("animals")
+    collection.add(ARTICLES)
+    return collection
+
+
+def judged(folder: Path) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text("\n".join(json.dumps({"_id": a["id"], **a}) for a in ARTICLES))
+    asked = {"q0": "where do foxes live", "q1": "what do hens eat", "q2": "cats at night", "q3": "where do the foxes live"}
+    (folder / "queries.jsonl").write_text("\n".join(json.dumps({"_id": name, "text": text}) for name, text in asked.items()))
+    header = "query-id\tcorpus-id\tscore\n"
+    (folder / "qrels" / "train.tsv").write_text(f"{header}q0\td0\t1\nq1\td1\t1\nq2\td2\t1\n")
+    (folder / "qrels" / "test.tsv").write_text(f"{header}q3\td3\t1\n")
+    return folder
+
+
+def test_judged_data_gives_its_whole_corpus_to_mine_from(tmp_path: Path) -> None:
+    found = of_data(judged(tmp_path / "set"))
+    assert [example.query for example in found.examples] == ["where do foxes live", "what do hens eat", "cats at night"]
+    assert len(found.passages) == 4
+    assert found.examples[0].positives[0] in found.passages
+    assert [example.query for example in held_out(tmp_path / "set")] == ["where do the foxes live"]
+
+
+def test_a_file_of_pairs_is_mined_from_its_own_passages(tmp_path: Path) -> None:
+    (tmp_path / "pairs.tsv").write_text("q\tp\nfox\tThe fox.\nhen\tThe hen.\nvixen\tThe fox.\n")
+    assert of_data(tmp_path / "pairs.tsv").passages == ["The fox.", "The hen."]
+
+
+def test_a_collection_without_judgments_makes_examples_of_every_document(animals: Collection) -> None:
+    found = of_collection(animals)
+    assert len(found.examples) == 12  # three ways of four documents
+    assert {example.query for example in found.examples} >= {"About the fox", "The hen lives in the yard."}
+    assert found.passages == [f"{article['title']} {article['text']}" for article in ARTICLES]
+    for example, documents in zip(found.examples, found.documents, strict=True):
+        [own] = [text for text in found.passages if text.startswith(ARTICLES[int(documents[0][1:])]["title"])]
+        assert own in found.known[example.query]  # the sentence was taken from it: it may answer
+
+
+def test_the_positive_of_a_judged_query_is_the_passage_with_its_words(make: Callable[..., Collection]) -> None:
+    collection = make("long", recipe=None)
+    parts = [f"Part {word} of a long text about {word}. " * 30 for word in ("foxes", "hens", "cats")]
+    collection.add([{"id": "long", "text": "\n\n".join(parts)}, {"id": "other", "text": "Cows."}])
+    found = of_collection(collection, queries={"q": "hens"}, qrels={"q": {"long": 1, "gone": 1}}, ways=())
+    [example] = found.examples
+    assert "hens" in example.positives[0]
+    assert found.documents == [("long",)]
+    assert len(found.passages) > 3
+    assert found.known["hens"] == {text for text in found.passages if text not in ("Cows.", *example.positives)}
+
+
+def test_a_collection_that_allows_no_example_is_refused(make: Callable[..., Collection]) -> None:
+    collection = make("small")
+    collection.add([{"id": "a", "text": "Too short."}])
+    with pytest.raises(DataError, match="allow no examples"):
+        of_collection(collection)
+
+
+def test_a_seed_draws_the_documents(animals: Collection) -> None:
+    def drawn(seed: int) -> list[str]:
+        return sorted({name for names in of_collection(animals, limit=2, seed=seed).documents for name in names})
+
+    assert len(drawn(0)) == 2
+    assert drawn(0) == drawn(0)
+    assert len({tuple(drawn(seed)) for seed in range(10)}) > 1
+
+
+def test_the_vectors_that_a_collection_keeps_are_those_of_its_passages(
+    make: Callable[..., Collection], tiny_model: Path
+) -> None:
+    collection = make("vectors", model=str(tiny_model))
+    collection.add(ARTICLES)
+    found = of_collection(collection)
+    encoder = collection.assembly.loaded.encoder
+    assert encoder is not None
+    assert found.vectors is not None
+    np.testing.assert_allclose(found.vectors, encoder.encode(found.passages), atol=1e-5)
+
+
+def test_examples_become_a_judged_set_in_which_a_query_counts_once(animals: Collection) -> None:
+    found = of_collection(animals, ways=["title"])
+    found.examples[1] = Example(found.examples[0].query, found.examples[1].positives)
+    dataset = as_dataset(found, animals, "dev")
+    assert list(dataset.queries.values()) == ["About the fox", "About the cow", "About the cat"] or len(dataset.queries) == 3
+    assert sorted(len(grades) for grades in dataset.qrels.values()) == [1, 1, 2]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(twinrank, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_the_command_mines_judged_data_and_leaves_out_leaks(tmp_path: Path) -> None:
+    out = tmp_path / "mined.jsonl"
+    done = run("mine", judged(tmp_path / "set"), "--by", "words", "--out", out, "--json")
+    told = json.loads(done.stdout)
+    assert told["examples"] == 2
+    assert told["leaks"]["counts"] == {"near-same query": 1}
+    assert told["leaks"]["shown"][0]["held_out"] == "where do the foxes live"
+    mined = read_examples(out)
+    assert [example.query for example in mined] == ["what do hens eat", "cats at night"]
+    assert all(example.negatives for example in mined)
+    assert told["mining"]["negatives"] == sum(len(example.negatives) for example in mined)
+    kept = run("mine", tmp_path / "set", "--by", "words", "--out", out, "--keep-leaks")
+    assert "1 of 3 examples leak" in kept.stderr
+    assert len(read_examples(out)) == 3
+
+
+def test_the_command_mines_a_collection_by_its_own_encoder(tmp_path: Path, tiny_model: Path) -> None:
+    with Collection(tmp_path / "animals", model=str(tiny_model)) as collection:
+        collection.add(ARTICLES)
+    out = tmp_path / "mined.jsonl"
+    done = run("mine", "-c", tmp_path / "animals", "--out", out, "--by", "both", "--margin", "-1", "--way", "title")
+    assert done.stdout.strip() == str(out)
+    mined = read_examples(out)
+    assert [len(example.negatives) for example in mined] == [3, 3, 3, 3]
+    for example in mined:
+        assert all(example.query not in negative for negative in example.negatives)
+
+
+def test_the_command_wants_one_source(tmp_path: Path) -> None:
+    assert "one of the two" in run("mine", "--out", tmp_path / "x").stderr
+    assert "one of the two" in run("mine", "a", "-c", "b", "--out", tmp_path / "x").stderr
+    done = run("mine", judged(tmp_path / "set"), "--held-out", "dev", "--out", tmp_path / "x", "--by", "words")
+    assert "has judgments for test, train" in done.stderr

@@ -1,0 +1,158 @@
+"""The command that makes examples for training: pairs out of judged data or a collection, with mined negatives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from twinrank.cli.common import json_option, open_collection
+from twinrank.show import Bars, note, print_json, truncation_as_note
+
+if TYPE_CHECKING:
+    from twinrank.train.made import Way
+    from twinrank.train.material import Material
+    from twinrank.train.written import QueryWriter
+
+
+@click.command()
+@click.argument("data", metavar="[DATA]", required=False)
+@click.option(
+    "-c", "--collection", metavar="DIR", help="Make examples of a collection's own texts, and mine from its passages."
+)
+@click.option("--out", required=True, metavar="FILE", help="Where the examples go, as JSON lines.")
+@click.option("--split", default="train", show_default=True, help="Of DATA, a folder in BEIR's layout.")
+@click.option("--by", type=click.Choice(["words", "vectors", "both"]), default="both", show_default=True, help="Who ranks.")
+@click.option("--count", default=4, show_default=True, help="Negatives an example.")
+@click.option("--first", default=1, show_default=True, help="The best rank that a negative may have.")
+@click.option("--last", default=50, show_default=True, help="The worst rank.")
+@click.option("--margin", type=float, metavar="X", help="Leave out what scores above 1 - X times the positive.")
+@click.option("--draw", type=click.Choice(["top", "random"]), default="random", show_default=True, help="Which of the window.")
+@click.option("--model", metavar="NAME", help="The encoder that ranks.  [default: the collection's, or all-MiniLM-L6-v2]")
+@click.option("--judge", metavar="NAME", help="A cross-encoder: leave out what it finds as good as the positive.")
+@click.option("--held-out", metavar="SPLIT", help="Leave out examples that leak from this split of DATA.  [default: test]")
+@click.option("--keep-leaks", is_flag=True, help="Count leaks, and keep them.")
+@click.option("--way", "ways", multiple=True, metavar="WAY", help="title, first sentence or inverse cloze; repeatable.")
+@click.option("--endpoint", metavar="URL", help="Ask a model for queries too: http://localhost:11434/v1, in OpenAI's protocol.")
+@click.option("--endpoint-model", default="", metavar="NAME", help="Which model it is to run.")
+@click.option("--key-from", metavar="VARIABLE", help="The environment variable that holds its key.")
+@click.option("--limit", default=0, metavar="N", help="So many examples at most, drawn by the seed.")
+@click.option("--seed", default=0, show_default=True)
+@json_option
+def mine(
+    data: str | None,
+    collection: str | None,
+    out: str,
+    split: str,
+    by: Literal["words", "vectors", "both"],
+    count: int,
+    first: int,
+    last: int,
+    margin: float | None,
+    draw: Literal["top", "random"],
+    model: str | None,
+    judge: str | None,
+    held_out: str | None,
+    keep_leaks: bool,
+    ways: tuple[Way, ...],
+    endpoint: str | None,
+    endpoint_model: str,
+    key_from: str | None,
+    limit: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Make examples for training: queries with passages that answer them, and near misses that do not.
+
+    \b
+    twinrank mine scifact/ --held-out test --out scifact-train.jsonl
+    twinrank mine -c notes.twinrank --out notes-train.jsonl      no judgments needed
+    """
+    from twinrank.models.hub import DEFAULT_MODEL
+    from twinrank.train import material as materials
+    from twinrank.train.data import write_examples
+    from twinrank.train.negatives import Miner, Mining
+    from twinrank.train.splits import find_leaks
+
+    if (data is None) == (collection is None):
+        raise click.UsageError("give DATA, judged or pairs, or a collection with -c: one of the two")
+    mining = Mining(by, count, first, last, margin, draw=draw, seed=seed)
+    bars = Bars({"documents": None, "passages": None, "queries": None})
+    with bars, truncation_as_note():
+        encoder: str | None = model or DEFAULT_MODEL
+        if collection is not None:
+            writer = _writer(endpoint, endpoint_model, key_from, Path(f"{out}.queries"), seed)
+            found, own = _of_collection(collection, ways, writer, limit, seed, bars)
+            encoder = model or own
+            if model is not None:
+                found.vectors = None
+        else:
+            assert data is not None
+            found = materials.of_data(data, split=split)
+        leakage = None
+        leaked_from = None if data is None else _held_out_split(Path(data), held_out, split)
+        if data is not None and leaked_from is not None:
+            leakage = find_leaks(found.examples, materials.held_out(data, leaked_from))
+            if leakage.leaks and not keep_leaks:
+                found = found.take(leakage.kept)
+        found = found.sample(limit, seed)
+        scorer = None
+        if judge is not None:
+            from twinrank.models.crossencoder import CrossEncoder
+
+            scorer = CrossEncoder(judge)
+        miner = Miner(found.passages, mining, judge=scorer, known=found.known)
+        mined = miner.mine(found.examples, encoder, vectors=found.vectors, progress=bars.update)
+    written = write_examples(mined, out)
+    if as_json:
+        told = None if leakage is None else {"split": leaked_from, "dropped": not keep_leaks, **leakage.as_json()}
+        print_json({"examples": written, "file": out, "mining": miner.tally.as_json(), "leaks": told})
+        return
+    if leakage is not None:
+        note(f"{leakage}" + ("; they are left out" if leakage.leaks and not keep_leaks else ""))
+    note(str(miner.tally))
+    click.echo(out)
+
+
+def _of_collection(
+    folder: str, ways: tuple[Way, ...], writer: QueryWriter | None, limit: int, seed: int, bars: Bars
+) -> tuple[Material, str | None]:
+    """The material, and the collection's encoder by name."""
+    from twinrank.recipe import NO_MODEL
+    from twinrank.train.made import WAYS
+    from twinrank.train.material import of_collection
+
+    with open_collection(folder) as opened:
+        own = opened.recipe.encoder.model
+        found = of_collection(
+            opened,
+            ways=ways or (() if writer else WAYS),
+            writer=writer,
+            limit=limit or len(opened),
+            seed=seed,
+            progress=lambda done: bars.update("documents", done),
+        )
+    return found, None if own == NO_MODEL else own
+
+
+def _writer(url: str | None, model: str, key_from: str | None, cache: Path, seed: int) -> QueryWriter | None:
+    from twinrank.train.written import Endpoint, QueryWriter
+
+    if url is None:
+        return None
+    key = "" if key_from is None else os.environ.get(key_from, "")
+    if key_from is not None and not key:
+        raise click.UsageError(f"--key-from {key_from}: there is no such environment variable, or it is empty")
+    return QueryWriter(Endpoint(url, model, key), cache, seed=seed)
+
+
+def _held_out_split(data: Path, wanted: str | None, split: str) -> str | None:
+    """The split whose leaks are looked for: the one asked for, or test where there is one beside the one learned from."""
+    there = {path.stem for path in data.glob("qrels/*.tsv")} if data.is_dir() else set()
+    if wanted is None:
+        return "test" if "test" in there and split != "test" else None
+    if wanted not in there:
+        raise click.UsageError(f"--held-out {wanted}: {data} has judgments for {', '.join(sorted(there)) or 'no split'}")
+    return wanted
