@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from twinrank.errors import (
@@ -20,19 +21,20 @@ from twinrank.errors import (
 )
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(HTTPException):
     """Raised anywhere while a request is worked on; becomes its answer."""
 
     def __init__(self, status: int, message: str, kind: str = "", headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+        super().__init__(status, message, dict(headers or {}))
         self.kind = kind or KINDS.get(status, "invalid_request_error")
-        self.headers = dict(headers or {})
+
+    def closing(self) -> Refusal:
+        """The same for a request whose body was not read to its end, so that nothing can follow on its connection."""
+        return Refusal(self.status_code, self.detail, self.kind, {**(self.headers or {}), "Connection": "close"})
 
     @property
     def response(self) -> Response:
-        return as_json(error_body(self.message, self.kind), self.status, self.headers)
+        return as_json(error_body(self.detail, self.kind), self.status_code, self.headers)
 
 
 KINDS = {

@@ -13,8 +13,10 @@ from twinrank.serve.keys import Keys
 class Limits:
     """What one request, and all of them together, may take."""
 
+    question: int = 2**20
+    """Bytes of the body of a request that asks something of the collection."""
     body: int = 16 * 2**20
-    """Bytes of a request's body."""
+    """Bytes of the body of a request that brings texts: documents, what is to be embedded or reranked."""
     bodies: int = 256 * 2**20
     """Bytes of all bodies that are being read or worked on."""
     header: int = 32 * 2**10

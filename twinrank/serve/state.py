@@ -14,13 +14,22 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from twinrank.collection import Collection
+from twinrank.serve.body import Bodies, BoundedRequest
 from twinrank.serve.keys import Right
 from twinrank.serve.lanes import Lane
+from twinrank.serve.metrics import Metrics
 from twinrank.serve.refusals import Refusal
 from twinrank.serve.settings import Settings
 
 T = TypeVar("T")
 LaneName = Literal["search", "encode", "write"]
+
+KEY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+"""The two ways of sending a key, as OpenAPI describes them."""
+SECURITY: list[dict[str, list[str]]] = [{name: []} for name in KEY_SCHEMES]
 
 
 class State:
@@ -29,6 +38,9 @@ class State:
     def __init__(self, collection: Collection, settings: Settings) -> None:
         self.collection = collection
         self.settings = settings
+        self.bodies = Bodies(settings.limits.bodies)
+        self.metrics = Metrics()
+        self.ready = False
         threads, queue, wait = settings.threads, settings.queue, settings.waits.queue
         self.lanes: dict[LaneName, Lane] = {
             "search": Lane("search", threads, queue, wait),
@@ -78,8 +90,7 @@ class Guard:
     right: Right | None = None
     lane: LaneName | None = None
 
-    def check(self, request: Request) -> None:
-        state = state_of(request)
+    def check(self, state: State, request: Request) -> None:
         if self.right is not None and state.settings.keys:
             _check_key(state, request, self.right)
         if self.lane is not None:
@@ -104,16 +115,26 @@ def key_of(request: Request) -> str:
 
 def _guarded(guard: Guard) -> type[APIRoute]:
     class GuardedRoute(APIRoute):
-        """Looks at key and queue before FastAPI reads the body."""
+        """Looks at key and queue before FastAPI reads the body, and bounds that."""
 
-        guarded_by = guard
+        def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+            if guard.right is not None:  # said in the OpenAPI description
+                options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": SECURITY}
+            super().__init__(path, endpoint, **options)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                guard.check(request)
-                return await handle(request)
+                state = state_of(request)
+                guard.check(state, request)
+                limits, seconds = state.settings.limits, state.settings.waits.body
+                limit = limits.body if guard.lane in ("encode", "write") else limits.question
+                bounded = BoundedRequest(request.scope, request.receive, limit=limit, seconds=seconds, bodies=state.bodies)
+                try:
+                    return await handle(bounded)
+                finally:
+                    bounded.release()
 
             return guarded
 
