@@ -15,6 +15,7 @@ from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
 from twinrank.cli.mine import mine
 from twinrank.cli.sections import Sections
+from twinrank.cli.serve import serve
 from twinrank.cli.tune import tune
 from twinrank.errors import TwinrankError
 from twinrank.show import note
@@ -34,6 +35,7 @@ def twinrank() -> None:
 
 twinrank.add_section("Collect", documents.index, documents.add, documents.delete, documents.get, documents.watch)
 twinrank.add_section("Ask", documents.search, documents.similar, explain)
+twinrank.add_section("Serve", serve)
 twinrank.add_section("Measure", evaluate.eval_, compare)
 twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine)
 twinrank.add_section(
