@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from twinrank.answer.endpoint import Endpoint
+    from twinrank.answer.result import Answer
     from twinrank.collection import Collection
     from twinrank.errors import TwinrankError
     from twinrank.models.biencoder import BiEncoder
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from twinrank.types import Document, Hit
 
 _HOMES = {
+    "Answer": "twinrank.answer.result",
     "BiEncoder": "twinrank.models.biencoder",
     "Collection": "twinrank.collection",
     "CrossEncoder": "twinrank.models.crossencoder",
     "DEFAULT_MODEL": "twinrank.models.hub",
     "Document": "twinrank.types",
+    "Endpoint": "twinrank.answer.endpoint",
     "Hit": "twinrank.types",
     "LateInteraction": "twinrank.models.lateinteraction",
     "Recipe": "twinrank.recipe",
@@ -40,10 +44,12 @@ _HOMES = {
 
 __all__ = [
     "DEFAULT_MODEL",
+    "Answer",
     "BiEncoder",
     "Collection",
     "CrossEncoder",
     "Document",
+    "Endpoint",
     "Hit",
     "LateInteraction",
     "Recipe",

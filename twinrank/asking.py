@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from twinrank import answer as answers
 from twinrank import learned
+from twinrank.answer.means import means_of
 from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated, identity
 from twinrank.derived import Derived, Indexes
@@ -21,6 +23,7 @@ from twinrank.errors import IndexDamagedError, ModelMismatchError, QueryError, R
 from twinrank.index.vectors import VectorIndex
 from twinrank.learned import Learned
 from twinrank.loaded import Loaded
+from twinrank.models.crossencoder import CrossEncoder
 from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
@@ -34,6 +37,9 @@ from twinrank.stopping import Rule
 from twinrank.store import Store
 from twinrank.text import Analyzer, normalize
 from twinrank.types import Condition, Document, Hit, Keys, Membership, Not, Ranking, Vectors
+
+if TYPE_CHECKING:
+    from twinrank.answer.endpoint import Endpoint
 
 TRIES = 10
 """How often a search is begun again because somebody wrote meanwhile, before it makes writers wait."""
@@ -93,6 +99,52 @@ class Asking(ABC):
         """
         return self.in_one_state(lambda: self._search(query, k, where, deadline, Wish(min_probability, risk)))
 
+    def answer(
+        self,
+        question: str,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        deadline: float | None = None,
+        min_probability: float | None = None,
+        risk: float | None = None,
+        budget: int = answers.TOKENS,
+        quotes: int = answers.QUOTES,
+        endpoint: Endpoint | None = None,
+        verifier: str | CrossEncoder | None = None,
+    ) -> answers.Answer:
+        """Answer a question from the `k` best documents: by `quotes` of their sentences, letter for letter, with their places.
+
+        `budget` is how many tokens of their passages are read. With an `endpoint` a language model writes the answer from
+        them; each of its sentences is compared with what it cites, by the cross-encoder `verifier` (of entailment, or of
+        similarity from 0 to 1) or else by likeness, and marked where that does not bear it out. `where`, `deadline` and `risk`
+        are those of `search`. Where the collection was calibrated, documents of a probability below `min_probability`, by
+        default 0.5, are not answered from, and where none is left the answer is that it is not known.
+
+        Raises what `search` raises, QueryError for a budget or quotes that are too small, EndpointError where the model cannot
+        be asked.
+        """
+        started = perf_counter()
+        wanted = answers.Wanted(budget, quotes, None if deadline is None else started + deadline / 1000, endpoint)
+        searching = None if deadline is None else answers.SEARCHING * deadline
+        found = self.in_one_state(lambda: self._find(question, k, where, searching, min_probability, risk))
+        return answers.answer(question, found, wanted, means_of(self._assembly, self.indexes().words, verifier))
+
+    def _find(
+        self, question: str, k: int, where: str | None, deadline: float | None, least: float | None, risk: float | None
+    ) -> answers.Found:
+        """What an answer to the question can be made of."""
+        calibrated = self._calibrated.get(self._assembly, needed=False) is not None
+        if calibrated and least is None and risk is None:
+            least = answers.LIKELY
+        results, ranking, trace = self._search_with_trace(question, k, where, deadline, Wish(least, risk))
+        ids = list(dict.fromkeys(hit.id for hit in results))
+        documents = {document.id: document for document in self.store.get(ids) if document is not None}
+        stored = {passage.key: passage for passage in self.store.passages(ranking.keys)}
+        passages = [stored[key] for key in ranking.keys.tolist() if key in stored and stored[key].document_id in documents]
+        form = trace.forms[-1] if trace.forms else normalize(question).strip()
+        return answers.Found(results, documents, passages, form, calibrated)
+
     def search_by(self, recipe: Recipe, query: str, k: int = 10, *, where: str | None = None) -> Results:
         """Search as `search` does, ranked by another recipe over what is stored; hits have no probability.
 
@@ -124,6 +176,12 @@ class Asking(ABC):
     def _search(
         self, query: str, k: int, where: str | None, deadline: float | None, wish: Wish, recipe: Recipe | None = None
     ) -> Results:
+        return self._search_with_trace(query, k, where, deadline, wish, recipe)[0]
+
+    def _search_with_trace(
+        self, query: str, k: int, where: str | None, deadline: float | None, wish: Wish, recipe: Recipe | None = None
+    ) -> tuple[Results, Ranking, Trace]:
+        """The results, with the passages that they were chosen from and what each stage made of these."""
         started = perf_counter()
         text = checked_query(query, k)
         if deadline is not None and not 0 <= deadline < float("inf"):
@@ -137,7 +195,7 @@ class Asking(ABC):
         calibration = None if recipe is not None else self._calibrated.get(self._assembly, needed=bool(wish))
         if available == 0:
             verdict = calibration.answer((), k, wish)[1] if calibration else None
-            return Results(query, (), perf_counter() - started, verdict=verdict)
+            return Results(query, (), perf_counter() - started, verdict=verdict), Ranking.empty(), Trace()
         pipeline = self.pipeline(recipe, remembering=recipe is None)
         ranking, trace = pipeline.run(text, allowed, asked)
         chances: dict[int, float] = {}
@@ -147,7 +205,7 @@ class Asking(ABC):
             chances = dict(zip(evidence.keys.tolist(), found.tolist(), strict=False))
         hits = self._hits(self._documents(ranking, trace), k, trace, chances)
         # The first k do not depend on k: what a larger k asks for beyond the candidates comes behind them.
-        depth = seen = len(ranking)
+        deeper, depth, seen = ranking, len(ranking), len(ranking)
         while len(hits) < k and depth < available:
             depth = min(max(4 * depth, k), available)
             deeper = pipeline.run_behind(ranking, text, depth, allowed, trace)
@@ -166,7 +224,9 @@ class Asking(ABC):
         certificates = tuple(trace.certificates)
         plan = next((traced.plan for traced in trace.stages if traced.plan), "")
         notes, weights = tuple(_notes(trace)), str(trace.weighing or "")
-        return Results(query, hits, perf_counter() - started, tuple(stages), notes, certificates, verdict, plan, weights)
+        seconds = perf_counter() - started
+        results = Results(query, hits, seconds, tuple(stages), notes, certificates, verdict, plan, weights)
+        return results, deeper, trace
 
     def pipeline(self, recipe: Recipe | None = None, *, remembering: bool = True) -> Pipeline:
         """The stages that answer a query, over the documents as they are now; by another recipe where one is given.

@@ -17,6 +17,7 @@ TwinrankError
 │   ├── CollectionReadOnlyError         no permission to write
 │   ├── ModelMismatchError              the view was made by another model
 │   └── StorageError                    a full disk, a failing write, a damaged database
+├── EndpointError                       a language model's endpoint that cannot be reached, refuses, or says what is no reply
 ├── IndexDamagedError                   a derived index that fails its checksum; it is rebuilt from the store
 └── MissingExtraError (also ImportError)  an optional package that is not installed; names the extra
 """
@@ -89,6 +90,10 @@ class ModelMismatchError(CollectionError):
 
 
 class StorageError(CollectionError):
+    pass
+
+
+class EndpointError(TwinrankError):
     pass
 
 

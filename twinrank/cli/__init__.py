@@ -11,6 +11,7 @@ import click
 
 from twinrank import __version__
 from twinrank.cli import archive, calibrate, documents, evaluate, learn, models
+from twinrank.cli.answer import answer
 from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
 from twinrank.cli.mine import mine
@@ -34,7 +35,7 @@ def twinrank() -> None:
 
 
 twinrank.add_section("Collect", documents.index, documents.add, documents.delete, documents.get, documents.watch)
-twinrank.add_section("Ask", documents.search, documents.similar, explain)
+twinrank.add_section("Ask", documents.search, answer, documents.similar, explain)
 twinrank.add_section("Serve", serve)
 twinrank.add_section("Measure", evaluate.eval_, compare)
 twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine)

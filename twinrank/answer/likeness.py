@@ -1,0 +1,69 @@
+"""How well single sentences answer a question: by a model that reads or compares them, by the words they share, or by both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from twinrank.search.fuse import spread
+from twinrank.types import Scores
+
+Values = npt.NDArray[np.float64]
+Terms = Callable[[str], Sequence[str]]
+"""A word analyser."""
+Kind = Literal["cross-encoder", "bi-encoder", "late interaction", "words"]
+
+SHARES: dict[Kind, tuple[float, float, float]] = {
+    "cross-encoder": (1.0, 0.25, 0.5),
+    "bi-encoder": (0.5, 0.75, 0.0),
+    "late interaction": (0.5, 0.75, 0.0),
+    "words": (0.0, 0.5, 0.5),
+}
+"""What model, words and document count for in a sentence's score: the best mean reciprocal rank of the sentence that answers,
+on the dev parts of wikiqa and squad_sent (`python bench/answers.py choose`; docs/answers.md)."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """The share of a text's words that another one holds, rare words counting for more."""
+
+    terms: Terms
+    weigh: Callable[[str], float]
+    """Of a term: how much it tells."""
+
+    def shared(self, of: str, others: Sequence[str]) -> Values:
+        """For each of the others how much of `of` it holds: (others,), 0 to 1.
+
+        >>> Words(str.split, len).shared("zinc cold", ["a cold zinc", "cold", ""]).tolist()
+        [1.0, 0.5, 0.0]
+        """
+        wanted = {term: self.weigh(term) for term in set(self.terms(of))}
+        whole = sum(wanted.values())
+        if not whole:
+            return np.zeros(len(others))
+        return np.array([sum(wanted.get(term, 0.0) for term in set(self.terms(other))) / whole for other in others])
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Scores sentences for one question: `kind` says by what, `read` is that model (None: by words alone)."""
+
+    kind: Kind
+    name: str
+    words: Words
+    read: Callable[[str, Sequence[str]], Scores] | None = None
+
+    def score(self, question: str, texts: Sequence[str], titled: Sequence[str], documents: Sequence[float]) -> Values:
+        """(texts,), 0 to 1; `titled` are the texts behind their titles, `documents` what the search gave to their documents."""
+        by_model, by_words, by_document = SHARES[self.kind]
+        scores = by_words * spread(self.words.shared(question, texts)) + by_document * spread(documents)
+        if self.read is not None:
+            scores += by_model * spread(self.read(question, titled if self.kind == "cross-encoder" else texts))
+        return scores / (by_model + by_words + by_document)
+
+    def without_model(self) -> Likeness:
+        return Likeness("words", "the words they share", self.words)

@@ -1,0 +1,73 @@
+"""What a collection's answers are made with: its tokenizer counts, its best reader scores sentences, and what checks claims."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from twinrank.answer.answering import Means
+from twinrank.answer.excerpts import Count
+from twinrank.answer.likeness import Likeness, Words
+from twinrank.answer.support import LikenessVerifier, ModelVerifier, Verifier
+from twinrank.assembly import Assembly
+from twinrank.index.words import WordIndex
+from twinrank.loaded import Loaded
+from twinrank.maxsim import maxsim
+from twinrank.models.crossencoder import CrossEncoder
+from twinrank.models.heads import normalize
+from twinrank.types import Encoder, Scores, Vectors
+
+WORD = re.compile(r"\S+")
+
+
+def means_of(assembly: Assembly, index: WordIndex, verifier: str | CrossEncoder | None = None) -> Means:
+    """By the models that the recipe names: a cross-encoder before an encoder, an encoder before words alone."""
+    words = Words(assembly.analyzer, lambda term: index.bound([term]))
+    return Means(_count(assembly.loaded), _likeness(assembly, words), lambda: _verifier(assembly.loaded, words, verifier))
+
+
+def _count(loaded: Loaded) -> Count:
+    if loaded.passages is None:
+        return lambda text: len(WORD.findall(text))
+    counting = loaded.passages.counting
+    return lambda text: len(counting.token_offsets(text)) if text else 0
+
+
+def _likeness(assembly: Assembly, words: Words) -> Likeness:
+    loaded = assembly.loaded
+    readers = [settings for settings in assembly.recipe.rerank if settings.kind == "cross-encoder"]
+    if readers:
+        scorer = loaded.scorer(readers[-1])
+        return Likeness(
+            "cross-encoder", scorer.name, words, lambda question, texts: scorer.score([(question, text) for text in texts])
+        )
+    if (encoder := loaded.encoder) is not None:
+        embed = _embedder(encoder)
+        return Likeness(
+            "bi-encoder",
+            encoder.name,
+            words,
+            lambda question, texts: embed(texts) @ normalize(loaded.query_vector(encoder, question)[None])[0],
+        )
+    if (late := loaded.late) is not None:
+
+        def read(question: str, texts: Sequence[str]) -> Scores:
+            return maxsim(late.encode([question], side="query")[0], late.encode(texts))
+
+        return Likeness("late interaction", late.name, words, read)
+    return Likeness("words", "", words).without_model()
+
+
+def _embedder(encoder: Encoder) -> Callable[[Sequence[str]], Vectors]:
+    """Texts → vectors of length 1; what is longer than the encoder takes is cut without a word, as a sentence seldom is."""
+    return lambda texts: normalize(np.asarray(encoder.embed(encoder.tokenize(texts)), np.float32))
+
+
+def _verifier(loaded: Loaded, words: Words, asked: str | CrossEncoder | None) -> Verifier:
+    if asked is not None:
+        return ModelVerifier(asked if isinstance(asked, CrossEncoder) else CrossEncoder(asked))
+    if loaded.encoder is None:
+        return LikenessVerifier(words)
+    return LikenessVerifier(words, _embedder(loaded.encoder), loaded.contrast)
