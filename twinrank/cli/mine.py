@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
 @click.option("--held-out", metavar="SPLIT", help="Leave out examples that leak from this split of DATA.  [default: test]")
 @click.option("--keep-leaks", is_flag=True, help="Count leaks, and keep them.")
 @click.option("--way", "ways", multiple=True, metavar="WAY", help="title, first sentence or inverse cloze; repeatable.")
-@click.option("--endpoint", metavar="URL", help="Ask a model for queries too: http://localhost:11434/v1, in OpenAI's protocol.")
-@click.option("--endpoint-model", default="", metavar="NAME", help="Which model it is to run.")
-@click.option("--key-from", metavar="VARIABLE", help="The environment variable that holds its key.")
+@click.option("--endpoint", metavar="URL", help="Let a language model write queries: http://127.0.0.1:8080/v1, as OpenAI's.")
+@click.option("--endpoint-model", default="", metavar="NAME", help="Its name there; the key: TWINRANK_ENDPOINT_KEY.")
 @click.option("--limit", default=0, metavar="N", help="So many examples at most, drawn by the seed.")
 @click.option("--seed", default=0, show_default=True)
 @json_option
@@ -59,7 +57,6 @@ def mine(
     ways: tuple[Way, ...],
     endpoint: str | None,
     endpoint_model: str,
-    key_from: str | None,
     limit: int,
     seed: int,
     as_json: bool,
@@ -83,7 +80,7 @@ def mine(
     with bars, truncation_as_note():
         encoder: str | None = model or DEFAULT_MODEL
         if collection is not None:
-            writer = _writer(endpoint, endpoint_model, key_from, Path(f"{out}.queries"), seed)
+            writer = query_writer(endpoint, endpoint_model, Path(f"{out}.queries"))
             found, own = _of_collection(collection, ways, writer, limit, seed, bars)
             encoder = model or own
             if model is not None:
@@ -137,15 +134,12 @@ def _of_collection(
     return found, None if own == NO_MODEL else own
 
 
-def _writer(url: str | None, model: str, key_from: str | None, cache: Path, seed: int) -> QueryWriter | None:
-    from twinrank.train.written import Endpoint, QueryWriter
+def query_writer(url: str | None, model: str, cache: Path) -> QueryWriter | None:
+    """What asks a model for queries; None where no address was given."""
+    from twinrank.answer.endpoint import Endpoint
+    from twinrank.train.written import QueryWriter
 
-    if url is None:
-        return None
-    key = "" if key_from is None else os.environ.get(key_from, "")
-    if key_from is not None and not key:
-        raise click.UsageError(f"--key-from {key_from}: there is no such environment variable, or it is empty")
-    return QueryWriter(Endpoint(url, model, key), cache, seed=seed)
+    return None if url is None else QueryWriter(Endpoint(url, model), cache)
 
 
 def _held_out_split(data: Path, wanted: str | None, split: str) -> str | None:

@@ -1,0 +1,486 @@
+"""A collection → models that fit it: examples are made, mined and learned from; the result is measured, and taken if better."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from twinrank.collection import RECIPE, Collection
+from twinrank.errors import CalibrationError, DataError, InputError
+from twinrank.evaluate import calibrating
+from twinrank.evaluate.experiment import Experiment, evaluate
+from twinrank.evaluate.significance import Paired, compare
+from twinrank.files import replace_file
+from twinrank.models.kinds import recognise
+from twinrank.readers import Dataset, read_dataset
+from twinrank.recipe import NO_MODEL, Recipe, RerankSettings
+from twinrank.text import counted
+from twinrank.train.data import Example, read_examples, write_examples
+from twinrank.train.distill import teach
+from twinrank.train.made import WAYS, Way
+from twinrank.train.material import Material, of_collection
+from twinrank.train.negatives import Miner, Mining
+from twinrank.train.settings import (
+    Architecture,
+    DataSettings,
+    GuardSettings,
+    LossSettings,
+    ModelSettings,
+    TrainingSettings,
+    TrainSettings,
+)
+from twinrank.train.splits import split_by_document
+from twinrank.train.trainer import train
+from twinrank.train.written import QueryWriter
+from twinrank.types import Qrels
+
+FOLDER = "adapt"
+"""Beneath the collection: what an adaption made, step by step, and the models that came of it."""
+MEASURE = "nDCG@10"
+FEWEST_QUERIES = 20
+"""Of dev and of test, at least: below that nothing can be said."""
+
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """What an adaption does; equal ones over an unchanged collection go on where an interrupted one stopped."""
+
+    teacher: str = ""
+    """A cross-encoder, by name or folder, that is trained and then teaches; none: the student learns from examples alone."""
+    rerank: int = 0
+    """Above 0, pipelines that rerank so many candidates with the teacher are tried too."""
+    ways: tuple[Way, ...] = WAYS
+    documents: int = 10_000
+    """That examples are made of, at most."""
+    corpus: int = 5_000
+    """Documents that is measured over, at most: those that the queries of dev and test are of, and others by chance."""
+    queries: int = 400
+    """Of dev and of test, at most."""
+    negatives: int = 4
+    """That are mined for an example."""
+    epochs: float = 1.0
+    batch: int = 32
+    rate: float = 3e-5
+    max_tokens: int = 192
+    frozen: int = 0
+    """Lower layers of the student that stay as they are."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rerank and not self.teacher:
+            raise InputError("rerank says how many candidates the teacher reranks; give a teacher")
+        if self.queries < FEWEST_QUERIES:
+            raise InputError(f"dev and test take {FEWEST_QUERIES} queries each at least; got {self.queries}")
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """What an adaption did, and what came of it."""
+
+    examples: int
+    made: bool
+    """Whether the queries that were measured on were made of the collection's own texts."""
+    dev: Mapping[str, float]
+    """Pipeline → nDCG@10 on dev, by which one was chosen."""
+    chosen: str
+    before: float
+    """nDCG@10 on test of the recipe as it was."""
+    after: float
+    difference: Paired
+    switched: bool
+    recipe: Recipe
+    """The one in use now."""
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        kind = "queries made of its own texts" if self.made else "its judged queries"
+        lines = [f"{counted(self.examples, 'example')} to learn from; measured on {kind}"]
+        lines += [f"dev   {MEASURE} {value:.4f}  {name}" for name, value in self.dev.items()]
+        difference = self.difference
+        lines.append(f"test  {MEASURE} {self.before:.4f}  as it was")
+        lines.append(f"test  {MEASURE} {self.after:.4f}  {self.chosen}")
+        sure = "" if difference.low is None else f", 95 % interval [{difference.low:+.4f}, {difference.high:+.4f}]"
+        p = "" if difference.p is None else f", p {difference.p:.4f}"
+        lines.append(f"difference {difference.mean:+.4f}{sure}{p}, {difference.queries:,} queries: {difference.verdict}")
+        lines.append("the collection now searches with it" if self.switched else "the collection searches as before")
+        return "\n".join([*lines, *self.notes])
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(replace(self, recipe=Recipe())), "recipe": self.recipe.to_toml()}
+
+    @classmethod
+    def read(cls, file: Path) -> AdaptReport:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        recipe, difference = Recipe.parse(told["recipe"], name=str(file)), Paired(**told["difference"])
+        return cls(**{**told, "recipe": recipe, "difference": difference, "notes": tuple(told["notes"])})
+
+
+def adapt(
+    collection: Collection,
+    settings: AdaptSettings | None = None,
+    *,
+    queries: Mapping[str, str] | None = None,
+    qrels: Qrels | None = None,
+    writer: QueryWriter | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> AdaptReport:
+    """Fit the collection's encoder to its texts, and switch to it where that is better on queries that nobody learned from.
+
+    Examples are made of the documents, and of judged queries where they are given; they are parted by document into train, dev
+    and test. With judged queries, dev and test are of these alone. One of several pipelines is chosen by dev, and taken only if
+    test shows that it is better. Everything is kept in the collection's folder `adapt`, so that an interrupted adaption goes
+    on where it was. `progress` is told (what, how many more are done), `say` what is being done, in sentences.
+
+    Raises InputError where there is no encoder to adapt or where the folder holds an adaption by other settings, DataError
+    where there are too few queries to measure by.
+    """
+    work = _Work(collection, settings or AdaptSettings(), progress or (lambda what, done: None), say or (lambda told: None))
+    report = work.begin(queries or {}, qrels or {})
+    if report is not None:
+        return work.switch(report)
+    parts = work.material(queries, qrels, writer)
+    mined = work.mined(parts)
+    teacher = work.teacher(mined)
+    student = work.student(work.taught(mined, teacher))
+    return work.conclude(parts, student, teacher)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    examples: list[Example]
+    made: bool
+    judged: Path
+    """A folder in BEIR's layout, with dev and test."""
+    known: dict[str, set[str]]
+
+
+@dataclass
+class _Work:
+    """An adaption under way: each step leaves a file, and one whose file is there is not done again."""
+
+    collection: Collection
+    settings: AdaptSettings
+    progress: Progress
+    say: Callable[[str], None]
+    folder: Path = Path()
+
+    @property
+    def before(self) -> Recipe:
+        return self.collection.recipe
+
+    @property
+    def architecture(self) -> Architecture:
+        kinds: dict[str, Architecture] = {
+            "BiEncoder": "bi-encoder",
+            "TwinTower": "twin-tower",
+            "LateInteraction": "late-interaction",
+        }
+        model = self.before.encoder.model
+        kind = "none" if model == NO_MODEL else str(recognise(model))
+        if kind not in kinds:
+            raise InputError(
+                f"{self.collection.path} has no encoder to adapt ({model}); give it one: twinrank rebuild --encode --model NAME"
+            )
+        return kinds[kind]
+
+    # -- steps -----------------------------------------------------------------------------------------------------------
+
+    def begin(self, queries: Mapping[str, str], qrels: Qrels) -> AdaptReport | None:
+        """Find the folder of this adaption: one for these settings, queries and models, and the collection as it is now.
+
+        The report, where it was finished but for the switch.
+        """
+        told = {
+            **asdict(self.settings),
+            "architecture": self.architecture,
+            "recipe": self.before.to_toml(),
+            "sequence": self.collection.store.sequence(),
+            "queries": sorted(queries.items()),
+            "qrels": sorted((query, sorted(grades.items())) for query, grades in qrels.items()),
+        }
+        text = json.dumps(told, ensure_ascii=False, indent=1)
+        digest = blake2b(text.encode(), digest_size=5).hexdigest()
+        self.folder = (self.collection.path / FOLDER / digest).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / DONE).exists():
+            return AdaptReport.read(self.folder / DONE)
+        replace_file(self.folder / "settings.json", text)
+        return None
+
+    def material(self, queries: Mapping[str, str] | None, qrels: Qrels | None, writer: QueryWriter | None) -> _Parts:
+        """Examples to learn from, and judged queries of other documents to measure by."""
+        examples, judged, about = self.folder / "examples.jsonl", self.folder / JUDGED, self.folder / "known.json"
+        if not about.exists():
+            self.say("making examples of the documents")
+            settings = self.settings
+            own = of_collection(
+                self.collection,
+                queries=queries,
+                qrels=qrels,
+                ways=settings.ways,
+                writer=writer,
+                limit=settings.documents,
+                seed=settings.seed,
+                progress=lambda done: self.progress("documents", done),
+            )
+            asked = set((queries or {}).values())
+            parts = split_for_measuring(own, asked, settings.seed)
+            write_judged(self.collection, own, parts, judged, settings, made=not asked)
+            write_examples((own.examples[place] for place in parts.train), examples)
+            known = {query: sorted(texts) for query, texts in own.known.items()}
+            replace_file(about, json.dumps({"made": not asked, "known": known}, ensure_ascii=False))
+        told = json.loads(about.read_text(encoding="utf-8"))
+        known_texts = {query: set(texts) for query, texts in told["known"].items()}
+        return _Parts(read_examples(examples), told["made"], judged, known_texts)
+
+    def mined(self, parts: _Parts) -> list[Example]:
+        file = self.folder / "mined.jsonl"
+        if not file.exists():
+            self.say("mining negatives")
+            passages = [text for _, texts in self.collection.store.iterate_passages(batch=4096) for text in texts]
+            late = self.architecture == "late-interaction"  # has no vector a passage
+            mining = Mining("words" if late else "both", self.settings.negatives, seed=self.settings.seed)
+            miner = Miner(passages, mining, known=parts.known)
+            encoder = None if late else self.before.encoder.model
+            write_examples(miner.mine(parts.examples, encoder, progress=self.progress), file)
+            self.say(str(miner.tally))
+        return read_examples(file)
+
+    def teacher(self, mined: Sequence[Example]) -> str:
+        """The folder of the cross-encoder that was trained, or the one given where training made it no better; empty: none."""
+        if not self.settings.teacher:
+            return ""
+        self.say("training the cross-encoder that will teach")
+        # One negative would do for the loss; three give the list that reranking meets.
+        wanted = self._training(
+            "cross-encoder", self.settings.teacher, LossSettings("softmax"), min(3, self.settings.negatives)
+        )
+        found = self._train(wanted, "teacher", [example for example in mined if example.negatives])
+        return str(found or self.settings.teacher)
+
+    def taught(self, mined: Sequence[Example], teacher: str) -> list[Example]:
+        if not teacher:
+            return list(mined)
+        self.say("asking it for scores")
+        usable = [example for example in mined if example.negatives]
+        scores = _Steadily(self.progress, "pairs scored")
+        return teach(usable, teacher, folder=self.folder / "scores", progress=lambda done, total: scores.reach(done))
+
+    def student(self, examples: Sequence[Example]) -> Path | None:
+        """The folder of the adapted encoder; None where it was no better than its parent on dev."""
+        self.say("training the encoder")
+        scored = examples[0].scores is not None
+        loss = LossSettings("kl") if scored else LossSettings("infonce")
+        wanted = self._training(
+            self.architecture, self.before.encoder.model, loss, self.settings.negatives if scored else 1, self.settings.frozen
+        )
+        return self._train(wanted, "student", examples)
+
+    def _training(
+        self, architecture: Architecture, parent: str, loss: LossSettings, negatives: int, frozen: int = 0
+    ) -> TrainSettings:
+        settings = self.settings
+        return TrainSettings(
+            ModelSettings(architecture, parent, max_tokens=settings.max_tokens, frozen=frozen),
+            DataSettings(negatives=negatives),
+            loss,
+            TrainingSettings(epochs=settings.epochs, batch=settings.batch, rate=settings.rate, seed=settings.seed),
+            guard=GuardSettings(str(self.folder / JUDGED), "dev"),
+        )
+
+    def _train(self, wanted: TrainSettings, name: str, examples: Sequence[Example]) -> Path | None:
+        place = self.folder / name
+        kept = place / "report.json"
+        if not kept.exists():
+            steps = _Steadily(self.progress, f"steps ({name})")
+            report = train(
+                wanted,
+                place,
+                examples=examples,
+                resume=(place / "recipe.toml").exists(),
+                progress=lambda now: steps.reach(now.step),
+            )
+            self.say(str(report))
+        model = place / "model"
+        return model if model.is_dir() else None
+
+    # -- measuring and taking --------------------------------------------------------------------------------------------
+
+    def conclude(self, parts: _Parts, student: Path | None, teacher: str) -> AdaptReport:
+        known = candidates(self.before, None if student is None else str(student), teacher, self.settings.rerank)
+        self.say(f"measuring {counted(len(known), 'pipeline')}")
+        dev = self._measured(read_dataset(parts.judged, "dev"), known)
+        means = {name: outcome.measured.means[MEASURE] for name, outcome in dev.outcomes.items()}
+        chosen = max(means, key=lambda name: means[name])  # of equals the first: as it was
+        both = {name: known[name] for name in dict.fromkeys([AS_IT_WAS, chosen])}
+        test = self._measured(read_dataset(parts.judged, "test"), both).outcomes
+        ours, base = (test[name].measured.by_query[MEASURE] for name in (chosen, AS_IT_WAS))
+        difference = compare(ours, base, seed=self.settings.seed)
+        better = difference.mean > 0 and difference.verdict == "better"
+        report = AdaptReport(
+            len(parts.examples),
+            parts.made,
+            means,
+            chosen,
+            test[AS_IT_WAS].measured.means[MEASURE],
+            test[chosen].measured.means[MEASURE],
+            difference,
+            better,
+            known[chosen] if better else known[AS_IT_WAS],
+        )
+        replace_file(self.folder / DONE, json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n")
+        shutil.rmtree(self.folder / "measured", ignore_errors=True)
+        return self.switch(report)
+
+    def _measured(self, dataset: Dataset, known: Mapping[str, Recipe]) -> Experiment:
+        return evaluate(dataset, known, folder=self.folder / "measured", measures=[MEASURE], progress=self.progress)
+
+    def switch(self, report: AdaptReport) -> AdaptReport:
+        """Take the recipe where it is better: what another encoder makes otherwise is encoded anew; then probabilities."""
+        recipe = report.recipe
+        if not report.switched or recipe == self.before:
+            return report
+        kept = self.collection.path / RECIPE
+        before = kept.with_name(f"{RECIPE}.before")
+        replace_file(before, kept.read_bytes())
+        notes = [f"the recipe before is in {before}"]
+        if recipe.encoder != self.before.encoder:
+            self.say("encoding the passages anew; searches go on by the old vectors")
+            self.collection.migrate(recipe=recipe, progress=lambda done: self.progress("passages", done))
+        else:
+            replace_file(kept, recipe.to_toml())
+        return replace(report, notes=(*notes, self._calibrate(report.made)))
+
+    def _calibrate(self, made: bool) -> str:
+        """Fit probabilities; what came of it, in words."""
+        if made:
+            return "not calibrated: made queries are easier than people's, and would promise too much"
+        self.say("calibrating")
+        dev, test = (read_dataset(self.folder / JUDGED, split) for split in ("dev", "test"))
+        try:
+            with Collection(self.collection.path, create=False) as fresh:
+                fresh.keep_calibration(calibrating.calibrate(fresh, dev, test).calibration)
+        except CalibrationError as error:
+            return f"not calibrated: {error}"
+        return "hits carry probabilities, fitted on dev and judged on test: twinrank search --risk 0.1"
+
+
+AS_IT_WAS, ADAPTED = "as it was", "adapted encoder"
+DONE, JUDGED = "report.json", "judged"
+
+
+@dataclass
+class _Steadily:
+    """Turns what is done in all into how much more is done."""
+
+    told: Progress
+    what: str
+    done: int = 0
+
+    def reach(self, done: int) -> None:
+        self.told(self.what, done - self.done)
+        self.done = done
+
+
+def candidates(before: Recipe, student: str | None, teacher: str, depth: int) -> dict[str, Recipe]:
+    """The pipelines that are measured, the one in use first."""
+    known = {AS_IT_WAS: before}
+    if student is not None:
+        known[ADAPTED] = before.with_model(student)
+    if teacher and depth:
+        stage = (RerankSettings(teacher, candidates=depth),)
+        others = tuple(one for one in before.rerank if one.kind != "cross-encoder")
+        for name, recipe in list(known.items()):
+            known[f"{name}, reranked"] = replace(recipe, rerank=others + stage)
+    return known
+
+
+# -- parting and what is measured on -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """The places of the examples on each side."""
+
+    train: list[int]
+    dev: list[int]
+    test: list[int]
+
+
+def split_for_measuring(material: Material, asked: set[str], seed: int) -> Measuring:
+    """Part by document. Where people's queries are given, dev and test are of these alone: made ones say less of people.
+
+    Of people's queries half are measured on, of made ones a fifth; what shares a document with these teaches nothing.
+    """
+    places = range(len(material.examples))
+    shares = (0.5, 0.25, 0.25) if asked else (0.8, 0.1, 0.1)
+    own = [place for place in places if not asked or material.examples[place].query in asked]
+    chosen = material.take(own)
+    parts = split_by_document(chosen.examples, shares, documents=chosen.documents, seed=seed)
+    train, dev, test = ([own[at] for at in part] for part in parts)
+    held = {document for place in [*dev, *test] for document in material.documents[place]}
+    taken = set(own)
+    train += [place for place in places if place not in taken and held.isdisjoint(material.documents[place])]
+    return Measuring(train, dev, test)
+
+
+def write_judged(
+    collection: Collection, material: Material, parts: Measuring, folder: Path, settings: AdaptSettings, *, made: bool
+) -> None:
+    """Dev and test as a folder in BEIR's layout, over the documents that their queries are of and others by chance.
+
+    A document that a query was made of stands there without it: as the passage that was left. So each document gives one query.
+    """
+    draw = np.random.default_rng([settings.seed, 1])
+    corpus: dict[str, dict[str, object]] = {}
+    queries: list[dict[str, str]] = []
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    for split, places in (("dev", parts.dev), ("test", parts.test)):
+        lines, used = ["query-id\tcorpus-id\tscore"], 0
+        for place in [places[at] for at in draw.permutation(len(places)).tolist()]:
+            example, documents = material.examples[place], material.documents[place]
+            if used == settings.queries or (made and documents[0] in corpus):
+                continue
+            used += 1
+            name = f"{split}{used}"
+            queries.append({"_id": name, "text": example.query})
+            lines += [f"{name}\t{document}\t1" for document in documents]
+            if made:
+                corpus[documents[0]] = {"_id": documents[0], "text": example.positives[0]}
+            else:
+                corpus.update((document, {}) for document in documents)
+        if used < FEWEST_QUERIES:
+            raise DataError(
+                f"there are {counted(used, 'query')} for {split}, too few to measure by; {FEWEST_QUERIES} at least: "
+                "give more judged queries, or more documents"
+            )
+        replace_file(folder / "qrels" / f"{split}.tsv", "\n".join(lines) + "\n")
+    ids = list(collection.store.document_ids())
+    for place in draw.permutation(len(ids)).tolist():
+        if len(corpus) >= settings.corpus:
+            break
+        corpus.setdefault(ids[place], {})
+    replace_file(folder / "queries.jsonl", _lines(queries))
+    replace_file(folder / "corpus.jsonl", _lines(_filled(collection, corpus)))
+
+
+def _filled(collection: Collection, corpus: Mapping[str, dict[str, object]]) -> Iterator[dict[str, object]]:
+    ids = list(corpus)
+    for start in range(0, len(ids), 256):
+        for document in collection.store.get(ids[start : start + 256]):
+            if document is not None:
+                own: dict[str, object] = {"_id": document.id, "title": document.title, "text": document.text}
+                yield corpus[document.id] or own
+
+
+def _lines(records: Sequence[Mapping[str, object]] | Iterator[Mapping[str, object]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
