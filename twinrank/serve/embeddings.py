@@ -19,8 +19,7 @@ from twinrank.types import Vectors
 
 
 def _no_token_arrays(given: object) -> object:
-    first = given[0] if isinstance(given, list) and given else given
-    if isinstance(first, (int, list)) and not isinstance(first, bool):
+    if isinstance(given, list) and given and isinstance(given[0], (int, list)):
         raise Refusal(
             400,
             "`input` is given as token ids, and which tokenizer made them is not told here; send texts. "
