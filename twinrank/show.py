@@ -118,6 +118,14 @@ class Bar:
         """For work that tells how much is done in all."""
         self._bar.update(done - self._bar.n)
 
+    def say(self, text: str) -> None:
+        """Words behind the bar."""
+        self._bar.set_postfix_str(text)
+
+    @property
+    def silent(self) -> bool:
+        return bool(self._bar.disable)
+
     def __enter__(self) -> Bar:
         return self
 

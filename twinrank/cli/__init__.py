@@ -11,12 +11,14 @@ import click
 
 from twinrank import __version__
 from twinrank.cli import archive, calibrate, documents, evaluate, learn, models
+from twinrank.cli.adapt import adapt
 from twinrank.cli.answer import answer
 from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
 from twinrank.cli.mine import mine
 from twinrank.cli.sections import Sections
 from twinrank.cli.serve import serve
+from twinrank.cli.train import distill, train
 from twinrank.cli.tune import tune
 from twinrank.errors import TwinrankError
 from twinrank.show import note
@@ -38,7 +40,7 @@ twinrank.add_section("Collect", documents.index, documents.add, documents.delete
 twinrank.add_section("Ask", documents.search, answer, documents.similar, explain)
 twinrank.add_section("Serve", serve)
 twinrank.add_section("Measure", evaluate.eval_, compare)
-twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine)
+twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine, adapt, train, distill)
 twinrank.add_section(
     "Keep", documents.status, documents.check, documents.rebuild, documents.migrate, archive.export, archive.import_
 )

@@ -95,7 +95,7 @@ def train(
         run = _Run(settings, place, given, refresh, progress)
         run.train()
     report = _conclude(run, settings, place, len(given), started)
-    replace_file(place / REPORT, json.dumps(_as_json(report), ensure_ascii=False, indent=2) + "\n")
+    replace_file(place / REPORT, json.dumps(report_as_json(report), ensure_ascii=False, indent=2) + "\n")
     return report
 
 
@@ -411,5 +411,5 @@ with twinrank; this recipe trains it again, over the same examples:
 """
 
 
-def _as_json(report: TrainReport) -> dict[str, Any]:
+def report_as_json(report: TrainReport) -> dict[str, Any]:
     return {**asdict(report), "folder": None if report.folder is None else str(report.folder)}
