@@ -460,7 +460,7 @@ def write_judged(
                 corpus.update((document, {}) for document in documents)
         if used < FEWEST_QUERIES:
             raise DataError(
-                f"there are {counted(used, 'query')} for {split}, too few to measure by; {FEWEST_QUERIES} at least: "
+                f"there are {used:,} queries for {split}, too few to measure by; {FEWEST_QUERIES} at least: "
                 "give more judged queries, or more documents"
             )
         replace_file(folder / "qrels" / f"{split}.tsv", "\n".join(lines) + "\n")
