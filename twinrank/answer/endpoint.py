@@ -20,6 +20,9 @@ from twinrank.errors import EndpointError, InputError
 KEY = "TWINRANK_ENDPOINT_KEY"
 """The environment variable that holds the endpoint's API key; it is read from nowhere else."""
 
+ADDRESS, MODEL = "TWINRANK_ENDPOINT", "TWINRANK_ENDPOINT_MODEL"
+"""The environment variables that name an endpoint and its model where nobody else does."""
+
 LONGEST_REPLY = 4_000_000
 """Bytes."""
 
@@ -78,6 +81,12 @@ class Endpoint:
             raise InputError(f"{self.url} would send the key in {KEY} unencrypted; use https, or unset the key")
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise EndpointError(f"HF_HUB_OFFLINE is set, so {host} is not asked; use an endpoint on this machine, or unset it")
+
+    @classmethod
+    def of_environment(cls) -> Endpoint | None:
+        """The one that the environment names; None where it names none."""
+        url, model = os.environ.get(ADDRESS, ""), os.environ.get(MODEL, "")
+        return cls(url, model) if url and model else None
 
     @property
     def is_local(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from twinrank.search.calibrate import Verdict
 from twinrank.search.rerank import Certificate
+from twinrank.text import counted
 
 Kind = Literal["extractive", "generative", "none"]
 Standing = Literal["supported", "unsupported", "uncited"]
@@ -93,8 +94,8 @@ class Budget:
         told = f"{self.used:,} of {self.tokens:,} tokens read"
         if not self.sentences:
             return f"{told}, nothing left out"
-        whole = f", all of {len(self.documents)} documents among them" if self.documents else ""
-        return f"{told}; {self.sentences:,} sentences left out{whole}"
+        whole = f", all of {counted(len(self.documents), 'document')} among them" if self.documents else ""
+        return f"{told}; {counted(self.sentences, 'sentence')} left out{whole}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +136,6 @@ class Answer:
         return {"question": self.question, "known": self.known, "supported": self.supported, **values}
 
     def __str__(self) -> str:
-        listed = [f"[{source.number}] {source.title or source.id}  {source.id}".rstrip() for source in self.sources]
+        cited = {quote.source for quote in self.quotes} | {number for claim in self.claims for number in claim.citations}
+        listed = [f"[{source.number}] {source.title}  {source.id}" for source in self.sources if source.number in cited]
         return "\n".join([self.text, *([""] if listed else []), *listed])

@@ -8,7 +8,7 @@ import unicodedata
 from functools import cache
 
 _JOINERS = "\u200c\u200d"
-"""Persian, Hindi and emoji need them, between two other characters."""
+"""Persian, Hindi and emoji need one, behind a character of theirs."""
 
 
 @cache
@@ -17,8 +17,7 @@ def _pattern() -> re.Pattern[str]:
     others = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # fillers and blanks that are no white space
     selectors = "\ufe00-\ufe0d\U000e0100-\U000e01ef"  # variation selectors, but those for text and emoji
     unseen = re.escape("".join(character for character in formats if character not in _JOINERS) + others) + selectors
-    alone = rf"(?<![^\W\d_\u0000-\u05ff\u200c\u200d\ufe0f])[{_JOINERS}]"
-    return re.compile(rf"[{unseen}]|{alone}|[{_JOINERS}](?=[{_JOINERS}])")
+    return re.compile(rf"[{unseen}]|(?<![^\u0000-\u05ff{_JOINERS}])[{_JOINERS}]")
 
 
 def without_unseen(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 @click.option("--min-probability", type=float, metavar="P", help="Answer from documents that are at least so likely relevant.")
 @click.option("--risk", type=float, metavar="R", help="Answer only where at most this share of answers holds nothing relevant.")
 @click.option("--generative", is_flag=True, help="Let a language model write the answer; each sentence is checked.")
-@click.option("--endpoint", "url", metavar="URL", help="Where that model is: http://127.0.0.1:8080/v1, OpenAI-compatible.")
-@click.option("--model", metavar="NAME", help="The model's name there.")
+@click.option("--endpoint", "url", metavar="URL", help="Where that model is, or TWINRANK_ENDPOINT: http://127.0.0.1:8080/v1")
+@click.option("--model", metavar="NAME", help="The model's name there, or TWINRANK_ENDPOINT_MODEL.")
 @click.option("--timeout", default=60.0, show_default=True, metavar="S", help="Seconds that the model may take.")
 @click.option("--verifier", metavar="NAME", help="A cross-encoder of entailment that checks the sentences; a name or a folder.")
 @json_option
@@ -86,18 +87,19 @@ def _endpoint(generative: bool, url: str | None, model: str | None, timeout: flo
         if url or model or verifier:
             raise click.UsageError("--endpoint, --model and --verifier are of an answer that a model writes: add --generative")
         return None
+    from twinrank.answer.endpoint import ADDRESS, MODEL, Endpoint
+
+    url, model = url or os.environ.get(ADDRESS), model or os.environ.get(MODEL)
     if not (url and model):
         raise click.UsageError("--generative asks a model: name it with --endpoint URL and --model NAME")
-    from twinrank.answer.endpoint import Endpoint
-
     return Endpoint(url, model, timeout=timeout)
 
 
 def _show(found: Answer, folder: str) -> None:
     click.echo(found.text)
-    if found.sources:
-        click.echo()
     cited = {quoted.source for quoted in found.quotes} | {number for claim in found.claims for number in claim.citations}
+    if cited:
+        click.echo()
     for source in found.sources:
         if source.number in cited:
             chance = "" if source.probability is None else f"  relevant with probability {source.probability:.2f}"

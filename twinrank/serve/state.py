@@ -22,7 +22,7 @@ from twinrank.serve.refusals import Refusal
 from twinrank.serve.settings import Settings
 
 T = TypeVar("T")
-LaneName = Literal["search", "encode", "write"]
+LaneName = Literal["search", "encode", "write", "model"]
 
 KEY_SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -47,6 +47,8 @@ class State:
             # Whoever embeds or reranks in bulk waits rather than being refused.
             "encode": Lane("encode", threads, queue, wait, standing=queue),
             "write": Lane("write", 1, queue, 60.0, standing=queue),
+            # A language model elsewhere takes seconds; who waits for it does not hold a thread that searches.
+            "model": Lane("model", 4, queue, wait),
         }
 
     async def search(self, ask: Callable[[], T]) -> T:
@@ -56,6 +58,10 @@ class State:
     async def encode(self, ask: Callable[[], T]) -> T:
         """Run a model, in a thread of those that are kept for it."""
         return await self.lanes["encode"].run(ask)
+
+    async def ask_model(self, ask: Callable[[], T]) -> T:
+        """Ask the collection something that a language model elsewhere takes part in."""
+        return await self.lanes["model"].run(ask)
 
     async def write(self, change: Callable[[], T]) -> T:
         """Change the collection; one change at a time."""
