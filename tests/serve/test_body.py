@@ -128,7 +128,7 @@ NAMES = st.sampled_from(
 @given(path=st.sampled_from(PATHS), body=st.dictionaries(NAMES, VALUES, max_size=5) | VALUES)
 def test_whatever_json_comes_is_answered_without_an_error_of_the_server(client: TestClient, path: str, body: Any) -> None:
     answer = client.post(path, content=json.dumps(body).encode("utf-8", "surrogatepass"), headers=JSON)
-    assert answer.status_code < 500 or answer.status_code == 501, answer.text
+    assert answer.status_code < 500, answer.text
     answer.json()
 
 

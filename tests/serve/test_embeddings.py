@@ -93,7 +93,7 @@ def test_a_text_that_was_cut_is_named(client: TestClient) -> None:
 def test_without_an_encoder_there_are_no_embeddings(opened: Opening, served: Serving) -> None:
     client = served(opened(words=True))
     answer = client.post("/v1/embeddings", json={"input": "a"})
-    assert answer.status_code == 501
+    assert answer.status_code == 404
     assert "[encoder]" in answer.json()["error"]["message"]
     assert client.get("/v1/models").json() == {"object": "list", "data": []}
 

@@ -137,5 +137,5 @@ def test_with_an_encoder_alone_vectors_rerank_and_the_name_says_so(opened: Openi
 
 def test_with_words_alone_nothing_reranks(opened: Opening, served: Serving) -> None:
     answer = served(opened(words=True)).post("/rerank", json={"query": QUERY, "texts": TEXTS})
-    assert answer.status_code == 501
+    assert answer.status_code == 404
     assert "[[rerank]]" in answer.json()["error"]["message"]

@@ -99,7 +99,7 @@ def router(state: State) -> APIRouter:
 def require_embedder(state: State) -> Embedder:
     embedder = embedder_of(state.collection)
     if embedder is None:
-        raise Refusal(501, "this collection has no encoder that gives a text one vector; choose one in its recipe: [encoder]")
+        raise Refusal(404, "this collection has no encoder that gives a text one vector; choose one in its recipe: [encoder]")
     return embedder
 
 

@@ -98,7 +98,7 @@ def router(state: State) -> APIRouter:
 def require_reranker(state: State) -> Reranker:
     reranker = reranker_of(state.collection)
     if reranker is None:
-        raise Refusal(501, "this collection has no model that could rerank; choose one in its recipe: [[rerank]] or [encoder]")
+        raise Refusal(404, "this collection has no model that could rerank; choose one in its recipe: [[rerank]] or [encoder]")
     return reranker
 
 

@@ -76,7 +76,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         421: "The server is asked for by a name that is not its own.",
         422: "The request does not have the shape described here.",
         500: "Something went wrong in the server.",
-        501: "The collection's recipe has no model for this, or a library is not installed.",
+        501: "A library or a model that this needs is not installed.",
         503: "Too much is asked at once; Retry-After says when to come again.",
         507: "The disk is full or fails.",
     }.items()
