@@ -173,12 +173,13 @@ def test_a_search_sees_what_another_opener_wrote(make: Making) -> None:
 WRITING_ON = """
 import sys, time
 from twinrank import Collection
-def stream():
-    yield {"id": "first", "text": "one"}
+from twinrank.ingest import Ingest
+def write(*_):
     print("writing", flush=True)
     time.sleep(60)
+Ingest._prepare = write
 with Collection(sys.argv[1], model="none") as collection:
-    collection.add(stream())
+    collection.add({"id": "first", "text": "one"})
 """
 
 
@@ -196,6 +197,36 @@ def test_a_second_writer_is_told_and_the_lock_of_a_dead_one_does_not_block(
         other.kill()
     assert notes.add({"id": "second", "text": "two"}).added == 1
     assert "first" not in notes
+
+
+def test_others_write_while_a_stream_is_waited_for(notes: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinrank.collection.WRITER_PATIENCE", 0.2)
+    with Collection(notes.path) as other:
+
+        def stream() -> Iterator[dict[str, str]]:
+            for number in range(300):  # more than a batch
+                if number % 100 == 50:
+                    assert other.add({"id": f"other{number}", "text": "from elsewhere"}).added == 1
+                yield {"id": f"mine{number}", "text": f"number {number}"}
+
+        assert notes.add(stream()).added == 300
+        assert len(notes) == len(other) == 4 + 303
+        assert len(notes.search("elsewhere").hits) == 3
+    assert notes.check().ok
+
+
+def test_a_collection_migrated_under_a_stream_takes_no_more_of_it(tiny_model: Path, notes: Collection) -> None:
+    def stream() -> Iterator[dict[str, str]]:
+        for number in range(300):
+            if number == 280:
+                with Collection(notes.path, model=str(tiny_model)) as other:
+                    other.rebuild(encode=True)
+                    other.search("zinc")
+            yield {"id": f"mine{number}", "text": f"number {number}"}
+
+    with pytest.raises(RecipeError, match="cuts its passages by"):
+        notes.add(stream())
+    assert len(notes) == 4 + 256
 
 
 # -- its state -----------------------------------------------------------------------------------------------------------------

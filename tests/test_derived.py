@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from twinrank.collection import Collection
+from twinrank.collection import KEPT_EVERY, Collection
+from twinrank.derived import one_at_a_time
 from twinrank.errors import IndexDamagedError, StorageError
 from twinrank.index.words import WordIndex
 
@@ -93,6 +95,145 @@ def test_an_index_that_cannot_be_read_back_is_told_as_a_failing_disk(tmp_path: P
 
             failing.setattr(WordIndex, "commit", fail)
             with pytest.raises(StorageError, match=r"could not be made anew: meta.json.*What was added or deleted is kept"):
-                notes.add([{"id": "b", "text": "two"}])
+                notes.add([{"id": "b", "text": "two of them"}])  # so long, for this collection, that it asks for a commit
         assert [hit.id for hit in notes.search("two")] == ["b"]
         assert notes.check().ok
+
+
+# Small changes, which stay in memory and in the store
+
+
+def filled(folder: Path, count: int = 400) -> Collection:
+    notes = Collection(folder, model="none")
+    notes.add([{"id": f"d{number}", "text": f"common word{number} end"} for number in range(count)])
+    return notes
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """Name → time of its last change, of the word index."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "index" / "words").iterdir()}
+
+
+def test_a_small_change_is_found_at_once_by_every_process_and_leaves_the_files_as_they_are(tmp_path: Path) -> None:
+    with filled(tmp_path / "notes") as notes, Collection(notes.path) as other:
+        assert not other.search("fresh")
+        before = files_of(notes.path)
+        notes.add({"id": "new", "text": "common fresh end"})
+        notes.delete("d3")
+        notes.add({"id": "d4", "text": "common changed end"})
+        for one in (notes, other):
+            assert [hit.id for hit in one.search("fresh")] == ["new"]
+            assert [hit.id for hit in one.search("changed")] == ["d4"]
+            assert not one.search("word3")
+            assert not one.search("word4")
+            assert len(one.search("common", 999).hits) == 400
+        assert files_of(notes.path) == before
+        assert "changes to take in when opened" in str(notes.status())
+        assert notes.check().ok
+    with Collection(notes.path) as again:  # as after a crash
+        assert [hit.id for hit in again.search("fresh changed", 9)] == ["new", "d4"]
+        assert (again.notices, files_of(notes.path) == before) == ([], True)
+
+
+def test_scores_are_those_of_an_index_made_anew(tmp_path: Path) -> None:
+    with filled(tmp_path / "notes") as notes:
+        for number in range(20):
+            notes.add({"id": f"new{number}", "text": f"fresh word{number} end"})
+        queries = ("fresh word3", "word3 end", "word300")
+        held = [[(hit.id, pytest.approx(hit.score)) for hit in notes.search(query, 50)] for query in queries]
+        notes.rebuild()
+        assert [[(hit.id, hit.score) for hit in notes.search(query, 50)] for query in queries] == held
+
+
+def test_the_files_follow_when_the_changes_are_many(tmp_path: Path) -> None:
+    with filled(tmp_path / "notes") as notes:
+        before = files_of(notes.path)
+        for number in range(30):
+            notes.add([{"id": f"new{number}-{more}", "text": "common fresh end"} for more in range(20)])
+        assert files_of(notes.path) != before
+        assert len(notes.search("fresh", 999).hits) == 600
+    with Collection(notes.path) as again:
+        assert len(again.search("fresh", 999).hits) == 600
+        assert again.notices == []
+
+
+def test_a_store_that_lost_its_latest_changes_is_told_though_the_word_files_are_older(tmp_path: Path) -> None:
+    with filled(tmp_path / "notes") as notes:
+        pass
+    backup = (notes.path / "store.db").read_bytes()
+    with Collection(notes.path) as again:
+        before = files_of(notes.path)
+        again.add({"id": "new", "text": "common fresh end"})
+        assert files_of(notes.path) == before
+    (notes.path / "store.db").write_bytes(backup)
+    with Collection(notes.path) as put_back:
+        assert any("lost its latest changes" in problem for problem in put_back.check().problems)
+        assert len(put_back.search("common", 999).hits) == 400
+        assert any("lost its latest changes" in notice for notice in put_back.notices)
+        assert put_back.check().ok
+    assert found(notes.path, "fresh") == ([], [])
+
+
+def test_a_process_that_reads_takes_in_what_another_one_wrote_without_any_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(tmp_path / "notes") as notes, Collection(notes.path) as other:
+        other.search("common")
+        notes.add({"id": "new", "text": "common fresh end"})
+        monkeypatch.setattr("twinrank.derived.PATIENCE", 0.1)
+        with one_at_a_time(notes.path / "index" / ".lock", 1, "holding the lock"):
+            assert [hit.id for hit in other.search("fresh")] == ["new"]
+
+
+def test_on_a_full_disk_searches_go_on_from_memory_and_say_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with filled(tmp_path / "notes") as notes:
+        with monkeypatch.context() as full:
+
+            def fail(*_: object, **__: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            full.setattr("twinrank.index.words.write_stamp", fail)
+            full.setattr("twinrank.index.changelog.os.fsync", fail)
+            for number in range(3):
+                assert notes.add({"id": f"new{number}", "text": "a much longer text that is fresh and asks for a commit"}).added
+                assert len(notes.search("fresh", 99).hits) == number + 1
+            assert notes.delete("new0") == ["new0"]
+            assert len(notes.search("fresh", 99).hits) == 2
+            assert [notice.partition(":")[0] for notice in notes.notices] == [
+                "the index words goes on in memory, since its files could not be brought up to date"
+            ]
+            with Collection(notes.path) as other:  # opened while the disk is full
+                assert len(other.search("fresh", 99).hits) == 2
+                assert "goes on in memory" in other.notices[0]
+        notes.add({"id": "later", "text": "fresh"})
+        assert len(notes.search("fresh", 99).hits) == 3
+        assert len(notes.notices) == 1
+    with Collection(notes.path) as again:
+        assert len(again.search("fresh", 99).hits) == 3
+        assert (again.notices, again.check().problems) == ([], ())
+
+
+def test_a_long_add_that_is_cut_short_leaves_little_to_take_in(tmp_path: Path) -> None:
+    def stream() -> Iterator[dict[str, str]]:
+        for number in range(KEPT_EVERY + 1300):
+            yield {"id": f"n{number}", "text": f"common word{number} end"}
+        raise KeyboardInterrupt
+
+    with filled(tmp_path / "notes") as notes, pytest.raises(KeyboardInterrupt):
+        notes.add(stream())
+    with Collection(notes.path) as again:
+        assert len(again) > 400 + KEPT_EVERY + 1000
+        assert all(0 < index.behind < KEPT_EVERY for index in again.status().indexes)
+        assert len(again.search("common", 9999).hits) == len(again)
+        assert again.notices == []
+
+
+def test_the_log_of_changes_is_kept_for_what_is_not_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinrank.store.upkeep.KEPT_CHANGES", 8)
+    with filled(tmp_path / "notes") as notes:
+        for number in range(60):
+            notes.add({"id": f"new{number}", "text": "common fresh end"})
+        assert {index.behind for index in notes.status().indexes} == {60}
+    with Collection(notes.path) as again:
+        assert len(again.search("fresh", 999).hits) == 60
+        assert (again.notices, again.check().problems) == ([], ())

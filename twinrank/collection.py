@@ -41,6 +41,8 @@ TRANSLATED = "translated"
 """Under this name the store keeps the fields that translations are in, a line each."""
 WRITER_PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
+KEPT_EVERY = 2048
+"""Passages added after which the indexes are brought up to date: so many at most does an opening after a crash take in."""
 
 
 class Collection(Asking):
@@ -191,6 +193,8 @@ class Collection(Asking):
         is refused (DocumentError), the batches before it stay, and adding the stream again continues behind them. What is
         in memory already (a list, a mapping) is looked through first, so that it is added whole or not at all. A file that
         cannot be read is skipped and named in the report. `progress` is told how many more documents are done.
+
+        Between batches, while it waits for a stream, others may write.
         """
         report = AddReport()
         if isinstance(source, (str, Path)):
@@ -199,20 +203,39 @@ class Collection(Asking):
             given = list(documents(source))
         else:
             given = documents(source)
+        ingest = self._ingest()
+        ingest.add(given, report, progress, lambda: self._batch(ingest, report))
+        with self._writing():
+            self._assembly.weigh(self._derived.refresh(keep=True))
+            self._derived.tidy()
+        self._derived.complete()
+        return report
+
+    def _ingest(self) -> Ingest:
         with self._writing():
             self._check_passages()
-            encoder, translate = self._writing_encoder(), self._loaded.translate
-            Ingest(self.store, encoder, self.recipe.passages, translate).add(given, report, progress)
-            self._assembly.weigh(self._derived.refresh())
-            self._derived.tidy()
-        return report
+            return Ingest(self.store, self._writing_encoder(), self.recipe.passages, self._loaded.translate)
+
+    @contextmanager
+    def _batch(self, ingest: Ingest, report: AddReport) -> Iterator[None]:
+        """Hold the collection for one batch, if it still is what the documents are cut and encoded for."""
+        with self._writing():
+            self._check_passages()
+            if self._writing_encoder() is not ingest.encoder:
+                raise ModelMismatchError(f"{self.path} was migrated while documents were added to it; add the rest again")
+            before = report.passages
+            yield
+            if report.passages // KEPT_EVERY > before // KEPT_EVERY:
+                self._derived.refresh(keep=True)
+                self._derived.tidy()
 
     def delete(self, ids: Iterable[str] | str) -> list[str]:
         """Delete documents; returns the ids that were there."""
         with self._writing():
             gone = self.store.delete([ids] if isinstance(ids, str) else list(ids))
-            self._derived.refresh()
+            self._derived.refresh(keep=True)
             self._derived.tidy()
+        self._derived.complete()
         return gone
 
     def rebuild(self, *, encode: bool = False, progress: Callable[[int], None] | None = None) -> AddReport | None:
@@ -225,10 +248,12 @@ class Collection(Asking):
         if not encode:
             with self._writing():
                 self._derived.rebuild()
+            self._derived.complete()
             return None
         with self._encoding_anew(), self._writing():
             report = self._encode_again(progress)
             self._derived.rebuild()
+        self._derived.complete()
         return report
 
     def _encoding_anew(self) -> AbstractContextManager[None]:
@@ -260,7 +285,8 @@ class Collection(Asking):
                 self._use(new, loaded)
                 self._asked = ""  # it is kept now
                 self._take_migrated()
-                self._derived.refresh()
+                self._derived.refresh(keep=True)
+        self._derived.complete()
         return report
 
     def _take_migrated(self) -> None:

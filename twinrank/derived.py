@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +21,17 @@ from twinrank.index.vectors import VectorIndex
 from twinrank.index.words import WordIndex
 from twinrank.keepers import Changing, Keeper, PassageVectors, TokenVectors, Words
 from twinrank.status import IndexStatus
-from twinrank.store import Store
+from twinrank.store import ChangeKind, Store
 from twinrank.text import Analyzer
 
 PATIENCE = 60.0
 """Seconds to wait while another process brings the indexes up to date."""
 
+HELD_AT_ONCE = 512
+"""Changed passages that a search takes in by itself, in memory; where there are more, the files on disk may be further."""
+
 VERIFIED_WHEN_OPENED = 2**26
 """Bytes: 64 MB are read and summed in some 50 ms; of larger indexes only `check` reads every byte."""
-
-AT_ONCE = 4096
-"""Changed passages taken in at a time, which bounds the memory."""
 
 
 @contextmanager
@@ -89,26 +89,42 @@ class Derived:
         ]
         self._open: dict[str, Changing] = {}
         self._temporary: str | None = None
+        self._unkept: set[str] = set()
+        """Names of indexes that go on in memory, since their files cannot be written."""
         self._lock = threading.RLock()
 
-    def refresh(self) -> Indexes:
-        """The indexes as the store is now."""
+    def refresh(self, *, keep: bool = False) -> Indexes:
+        """The indexes as the store is now; small changes are taken in in memory.
+
+        `keep`, as after a change, also notes on disk how far they are, and writes down what has become much.
+        """
         with self._lock:
             sequence = self.store.sequence()
             views = self.store.views()
             stamps = {keeper.name: keeper.stamp(views) for keeper in self._keepers}
-            if not self._are_current(sequence, stamps) and not self.store.writable and self._temporary is None:
-                self._open = self._read_only(sequence, stamps)
-            if not self._are_current(sequence, stamps):
-                with self._alone():
-                    for keeper in self._keepers:
-                        stamp = stamps[keeper.name]
-                        if stamp is None:
-                            self._open.pop(keeper.name, None)
-                        else:
-                            self._open[keeper.name] = self._caught_up(keeper, stamp, sequence)
+            if keep or not (self._are_current(sequence, stamps) or self._hold(sequence, stamps)):
+                if not self.store.writable and self._temporary is None:
+                    self._open = self._read_only(sequence, stamps)
+                if keep or not self._are_current(sequence, stamps):
+                    self._bring_up_to_date(sequence, stamps)
             found: dict[str, Any] = self._open
             return Indexes(found["words"], found.get(VECTORS), found.get(TOKENS))
+
+    def complete(self) -> None:
+        """Build the approximate index that the settings want, where it lacks; others search and write meanwhile.
+
+        Where another process is at it already, it is left to that one.
+        """
+        index = self._open.get(VECTORS)
+        if not isinstance(index, VectorIndex) or not index.wants_near:
+            return
+        try:
+            with one_at_a_time(self._place / ".neighbours", 0, "building the approximate index"):
+                index.build_near()
+        except CollectionBusyError:
+            return
+        except StorageError as error:
+            self._notify(f"vectors are searched exactly: their approximate index could not be kept: {error}")
 
     def remake(self, error: IndexDamagedError) -> None:
         """Make the indexes anew where a search came upon damage in one."""
@@ -127,13 +143,13 @@ class Derived:
                     path.unlink(missing_ok=True)
             if self.store.writable:  # no index needs the log of changes any more, damaged or not
                 self.store.compact_changes(self.store.sequence())
-        self.refresh()
+        self.refresh(keep=True)
 
     def tidy(self) -> None:
         """Let the store forget and give back what the indexes on disk do not need; called after a change."""
         with self._lock:
             if self._open and self._temporary is None:
-                self.store.tidy(min(index.sequence for index in self._open.values()))
+                self.store.tidy(min(index.saved_sequence for index in self._open.values()))
 
     def close(self) -> None:
         with self._lock:
@@ -161,15 +177,16 @@ class Derived:
         """(what was looked at, what is wrong): checksums, and that an index that is current holds what the store does."""
         names, problems = [], []
         sequence, passages = self.store.sequence(), self.store.count_passages()
+        keepers = {keeper.name: keeper for keeper in self._keepers}
         for name, index, problem in self._look():
             names.append(f"index {name}")
             if problem is not None:
                 problems.append(f"index {name}: {problem} (it is made anew at the next search, or by twinrank rebuild)")
             if index is not None:
                 problems.extend(f"index {name}: {line}; twinrank rebuild makes it anew" for line in index.verify())
-                if index.sequence != sequence:
-                    problems.extend(f"index {name}: {line}; the next search makes it so" for line in self._foreign(index))
-                elif len(index) != passages:
+                foreign = list(self._foreign(index, keepers[name].noted(index)))
+                problems.extend(f"index {name}: {line}; the next search makes it so" for line in foreign)
+                if not foreign and index.sequence == sequence and len(index) != passages:
                     problems.append(
                         f"index {name} holds {len(index):,} passages, the store {passages:,}; twinrank rebuild makes it anew"
                     )
@@ -182,10 +199,11 @@ class Derived:
         except IndexDamagedError:
             return self.store.count_passages()
 
-    def _foreign(self, index: Changing) -> Iterator[str]:
-        """Why an index that is not current cannot be made so: the store lost its latest changes, or it is another's."""
+    def _foreign(self, index: Changing, noted: int) -> Iterator[str]:
+        """Why an index cannot be made current: the store lost its latest changes, or it is another's."""
         try:
-            self.store.changes_since(index.sequence)
+            for state in {index.sequence, noted}:
+                self.store.changes_since(state)
         except IndexDamagedError as error:
             yield str(error)
 
@@ -227,6 +245,31 @@ class Derived:
             return False
         return all(index.sequence == sequence and index.stamp == stamps[name] for name, index in self._open.items())
 
+    def _hold(self, sequence: int, stamps: dict[str, str | None]) -> bool:
+        """Take small changes into the open indexes, in memory alone; whether they are current then."""
+        for keeper in self._keepers:
+            stamp, index = stamps[keeper.name], self._open.get(keeper.name)
+            if stamp is None and index is None:
+                continue
+            if index is None or index.stamp != stamp or keeper.wants_finishing(index):
+                return False
+            try:
+                if not self._held(keeper, index, sequence):
+                    return False
+            except IndexDamagedError:  # the log of changes is cut off behind it, perhaps: the files will be further
+                return False
+        return True
+
+    def _held(self, keeper: Keeper, index: Changing, sequence: int) -> bool:
+        """Whether the changes since the index was current are few enough to be taken in, which then is done."""
+        if index.sequence != sequence:
+            changes = self.store.changes_since(index.sequence)
+            if len(changes) > min(keeper.held_most, HELD_AT_ONCE):
+                return False
+            self._take_in(keeper, index, changes)
+            index.sequence = sequence
+        return True
+
     def _read_only(self, sequence: int, stamps: dict[str, str | None]) -> dict[str, Changing]:
         """The indexes on disk where all are current, or can be made so in memory; otherwise none."""
         found: dict[str, Changing] = {}
@@ -235,14 +278,23 @@ class Derived:
                 if (stamp := stamps[keeper.name]) is None:
                     continue
                 found[keeper.name] = index = self._verified(keeper, stamp)
-                if keeper.in_memory:
-                    self._take_changes(keeper, index)
-                    index.sequence = sequence
-                elif index.sequence != sequence:
+                changes = self.store.changes_since(index.sequence)
+                if len(changes) > keeper.held_most:
                     return {}
+                self._take_in(keeper, index, changes)
+                index.sequence = sequence
         except IndexDamagedError:
             return {}
         return found
+
+    def _bring_up_to_date(self, sequence: int, stamps: dict[str, str | None]) -> None:
+        with self._alone():
+            for keeper in self._keepers:
+                stamp = stamps[keeper.name]
+                if stamp is None:
+                    self._open.pop(keeper.name, None)
+                else:
+                    self._open[keeper.name] = self._caught_up(keeper, stamp, sequence)
 
     def _caught_up(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
         path, index = keeper.path(self._place), self._open.get(keeper.name)
@@ -266,10 +318,19 @@ class Derived:
 
     def _followed(self, keeper: Keeper, index: Changing, sequence: int) -> Changing:
         if index.sequence != sequence:
-            self._take_changes(keeper, index)
+            self._take_in(keeper, index, self.store.changes_since(index.sequence))
+        try:
             keeper.finish(index, sequence)
-        elif keeper.unfinished(index):
-            keeper.finish(index, sequence)
+        except StorageError as error:
+            if index.sequence != sequence:
+                raise
+            if keeper.name not in self._unkept:
+                self._notify(
+                    f"the index {keeper.name} goes on in memory, since its files could not be brought up to date: {error}"
+                )
+            self._unkept.add(keeper.name)
+        else:
+            self._unkept.discard(keeper.name)
         return index
 
     def _built(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
@@ -286,19 +347,21 @@ class Derived:
     def _verified(self, keeper: Keeper, stamp: str) -> Changing:
         """The index on disk; where it is small, with every byte of it compared with its checksum before it answers."""
         index: Changing = keeper.open(keeper.path(self._place), stamp)
-        if index.size() <= VERIFIED_WHEN_OPENED and (problems := index.verify()):
+        try:
+            if index.size() <= VERIFIED_WHEN_OPENED and (problems := keeper.problems(index)):
+                raise IndexDamagedError(problems[0])
+            if keeper.noted(index) != index.sequence:
+                self.store.changes_since(keeper.noted(index))  # refuses an index of a state that the store does not know
+        except IndexDamagedError:
             keeper.close(index)
-            raise IndexDamagedError(problems[0])
+            raise
         return index
 
-    def _take_changes(self, keeper: Keeper, index: Changing) -> None:
+    def _take_in(self, keeper: Keeper, index: Changing, changes: Sequence[tuple[int, int, ChangeKind]]) -> None:
         """Take out every passage that changed since the index was current, and put those that are there in again."""
-        changes = self.store.changes_since(index.sequence)
-        for start in range(0, len(changes), AT_ONCE):
-            index.remove(np.array([key for _, key, _ in changes[start : start + AT_ONCE]], np.int64))
-        added = np.array([key for _, key, kind in changes if kind == "add"], np.int64)
-        for start in range(0, len(added), AT_ONCE):
-            keeper.put(index, added[start : start + AT_ONCE])
+        if changes:
+            changed = np.array([key for _, key, _ in changes], np.int64)
+            keeper.take_in(index, changed, changed[[kind == "add" for _, _, kind in changes]])
 
     def _drop(self) -> None:
         for keeper in self._keepers:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
@@ -114,12 +115,22 @@ class Ingest:
     encode: bool = True
     """False: passages are cut by the encoder's tokens but not encoded; `encode_missing` does that later."""
 
-    def add(self, documents: Iterable[Document], report: AddReport, progress: Callable[[int], None] | None = None) -> None:
-        """Write all documents, a transaction a batch; what was written stays when a later document is refused."""
+    def add(
+        self,
+        documents: Iterable[Document],
+        report: AddReport,
+        progress: Callable[[int], None] | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Write all documents, a transaction a batch; what was written stays when a later document is refused.
+
+        Each batch is compared, encoded and written within a `turn` of its own, and read outside of it.
+        """
         started = perf_counter()
         seen: set[bytes] = set()
         for batch in _batches(documents):
-            self._add_batch(batch, seen, report)
+            with turn():
+                self._add_batch(batch, seen, report)
             report.seconds = perf_counter() - started
             if progress is not None:
                 progress(len(batch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,16 +18,20 @@ from twinrank.store import Store, View
 from twinrank.text import Analyzer
 from twinrank.types import Keys
 
+AT_ONCE = 4096
+"""Changed passages taken in at a time, which bounds the memory."""
+
 
 class Changing(Protocol):
     """What catching up asks of an index; removing before adding makes doing it twice the same as once."""
 
     sequence: int
+    """The change of the store that is searched."""
+    saved_sequence: int
+    """The one that is on disk whole."""
     stamp: str
 
     def __len__(self) -> int: ...
-
-    def remove(self, keys: Keys) -> None: ...
 
     def verify(self) -> list[str]: ...
 
@@ -38,8 +42,8 @@ class Keeper(ABC):
     """How one kind of index is opened, made and filled from the store."""
 
     name: str
-    in_memory: bool
-    """Whether changes can be taken in without writing, as a collection that is read only needs it."""
+    held_most: int
+    """How many changed passages are taken in without writing, as a collection that is read only needs it."""
 
     @abstractmethod
     def stamp(self, views: Mapping[str, View]) -> str | None:
@@ -55,19 +59,31 @@ class Keeper(ABC):
     def build(self, path: Path, stamp: str, sequence: int) -> Any: ...
 
     @abstractmethod
-    def put(self, index: Any, keys: Keys) -> None:
-        """Add these passages as the store has them."""
+    def take_in(self, index: Any, changed: Keys, there: Keys) -> None:
+        """Take out these passages, and put in again those of them that are there, as the store has them."""
 
     @abstractmethod
     def finish(self, index: Any, sequence: int) -> None:
-        """The index now reflects change `sequence`; keep that on disk as the index sees fit."""
+        """The index now reflects change `sequence`; keep that on disk as the index sees fit.
+
+        Raises StorageError where that cannot be; the index reflects the change all the same, if it says so.
+        """
+
+    def noted(self, index: Any) -> int:
+        """The latest change that is known to have been reflected; the store lost some where it is not so far."""
+        return int(index.saved_sequence)
+
+    def wants_finishing(self, index: Any) -> bool:
+        """Whether so much is in memory alone that it should be kept on disk, though nobody wrote just now."""
+        return False
 
     def reopen(self, index: Any) -> None:  # noqa: B027 -- most have nothing to do: what changed is in the store's log too
         """Another process may have brought the files up to date."""
 
-    def unfinished(self, index: Any) -> bool:
-        """Whether an index that reflects the store still has something to do: an approximate one to build."""
-        return False
+    def problems(self, index: Any) -> list[str]:
+        """What is damaged of it so that it must not be searched."""
+        found: list[str] = index.verify()
+        return found
 
     def detail(self, index: Any) -> str:
         """How it is searched, in words, where there is something to say."""
@@ -81,7 +97,7 @@ class Words(Keeper):
     """BM25 over the passages' titled texts."""
 
     name = "words"
-    in_memory = False
+    held_most = 4096
 
     def __init__(self, store: Store, analyzer: Analyzer, folder: str) -> None:
         self.store = store
@@ -107,13 +123,35 @@ class Words(Keeper):
     def reopen(self, index: WordIndex) -> None:
         index.refresh()
 
-    def put(self, index: WordIndex, keys: Keys) -> None:
+    def take_in(self, index: WordIndex, changed: Keys, there: Keys) -> None:
+        if len(changed) <= self.held_most:
+            keys, terms = self._terms(there)
+            index.hold(changed, keys, terms)
+            return
+        for part in parts(changed):
+            index.remove(part)
+        for part in parts(there):
+            index.add(*self._terms(part))
+
+    def _terms(self, keys: Keys) -> tuple[Keys, list[list[str]]]:
         passages = self.store.passages(keys)
         found = np.array([passage.key for passage in passages], np.int64)
-        index.add(found, [self.analyzer(passage.titled_text) for passage in passages])
+        return found, [self.analyzer(passage.titled_text) for passage in passages]
 
     def finish(self, index: WordIndex, sequence: int) -> None:
-        index.commit(sequence)
+        if index.wants_commit:
+            index.commit(sequence)
+        else:
+            index.note(sequence)
+
+    def noted(self, index: WordIndex) -> int:
+        return index.noted
+
+    def problems(self, index: WordIndex) -> list[str]:
+        return index.verify(log=False)  # whose end a process that died may have left torn
+
+    def wants_finishing(self, index: WordIndex) -> bool:
+        return index.wants_commit
 
     def close(self, index: WordIndex) -> None:
         index.close()
@@ -122,11 +160,21 @@ class Words(Keeper):
 class ViewKeeper(Keeper):
     """What the indexes over views have in common: their stamp is the view's fingerprint."""
 
-    in_memory = True
+    held_most = 2**63
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
         self.name = name
+
+    @abstractmethod
+    def put(self, index: Any, keys: Keys) -> None:
+        """Add these passages as the store has them."""
+
+    def take_in(self, index: Any, changed: Keys, there: Keys) -> None:
+        for part in parts(changed):
+            index.remove(part)
+        for part in parts(there):
+            self.put(index, part)
 
     def stamp(self, views: Mapping[str, View]) -> str | None:
         view = views.get(self.name)
@@ -152,10 +200,11 @@ class PassageVectors(ViewKeeper):
     def build(self, path: Path, stamp: str, sequence: int) -> VectorIndex:
         view = self.store.views()[self.name]
         batches = self.store.iterate_vectors(self.name)
-        return VectorIndex.build(path, view.dimension, batches, sequence=sequence, stamp=stamp, settings=self.settings)
+        settings = self.settings
+        return VectorIndex.build(path, view.dimension, batches, sequence, stamp=stamp, settings=settings, near=False)
 
-    def unfinished(self, index: VectorIndex) -> bool:
-        return index.wants_save
+    def finish(self, index: VectorIndex, sequence: int) -> None:
+        index.save(sequence, near=False)
 
     def detail(self, index: VectorIndex) -> str:
         return index.summary
@@ -184,3 +233,7 @@ class TokenVectors(ViewKeeper):
 
     def put(self, index: MultiVectorIndex, keys: Keys) -> None:
         index.add(keys, self.store.tokens(self.name, keys))
+
+
+def parts(keys: Keys) -> Iterator[Keys]:
+    return (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from twinrank.errors import CollectionBusyError, IndexDamagedError, InputError
-from twinrank.index.words import K1, B, WordIndex
+from twinrank.index.words import WordIndex
+from twinrank.index.wordtail import K1, B
 from twinrank.types import Ranking
 
 TEXTS = ["zinc shortens a cold", "a cold wind", "zinc zinc zinc", "the wind of the north and the cold of the south", "iron"]

@@ -107,11 +107,13 @@ class VectorIndex:
         stamp: str = "",
         settings: Settings | None = None,
         threads: int | None = None,
+        near: bool = True,
     ) -> VectorIndex:
         """Write the file from batches of keys (n,), ascending throughout, and vectors (n, dimension); holds one at a time.
 
         `stamp` names what made the vectors: opening with another one says that the index is stale. Raises InputError for
-        vectors that cannot be searched, StorageError where the disk is full; whatever stood at `path` stays then.
+        vectors that cannot be searched, StorageError where the disk is full; whatever stood at `path` stays then. An
+        approximate index that the settings want is built too, unless `near` leaves it to `build_near`.
         """
         if metric not in get_args(Metric):
             raise InputError(f"there is no metric {metric!r}; it is one of {', '.join(get_args(Metric))}")
@@ -120,7 +122,8 @@ class VectorIndex:
         write_vectors(Path(path), Header(dimension, metric, stamp, sequence), batches)
         index = cls.open(path, stamp=stamp, settings=settings, threads=threads)
         index._log.remove()
-        index._build_near()
+        if near:
+            index.build_near()
         return index
 
     @classmethod
@@ -382,25 +385,27 @@ class VectorIndex:
     @property
     def wants_save(self) -> bool:
         """Whether `save` would do more than write down a sequence number: changes, or an approximate index to be built."""
-        return bool(self._unsaved) or self._is_outgrown or not self._near_fits
+        return bool(self._unsaved) or self._is_outgrown or self.wants_near
 
-    def save(self, sequence: int, *, force: bool = False) -> bool:
+    def save(self, sequence: int, *, force: bool = False, near: bool = True) -> bool:
         """The index now reflects change `sequence`; write down what changed. True where the file was written anew.
 
         One process at a time may save. Usually a record is added to the log, at a cost in proportion to the change. Where the
-        changes outgrow a quarter of the file, or `force` asks for it, the file is written anew, and its approximate index.
+        changes outgrow a quarter of the file, or `force` asks for it, the file is written anew. An approximate index that
+        then lacks is built, unless `near` leaves it to `build_near`.
         Raises StorageError where the disk is full; the index then goes on in memory, and what is on disk is of an older
         sequence.
         """
         self.sequence = sequence
         with self._lock:
-            if force or self._is_outgrown:
+            anew = force or self._is_outgrown
+            if anew:
                 self._write_anew(sequence)
-                return True
-            self._append(sequence)
-        if not self._near_fits:
-            self._build_near()
-        return False
+            else:
+                self._append(sequence)
+        if near and self.wants_near:
+            self.build_near()
+        return anew
 
     @property
     def _kind(self) -> Kind:
@@ -414,9 +419,10 @@ class VectorIndex:
         return self._state.changed > most or self._log.records > MOST_RECORDS
 
     @property
-    def _near_fits(self) -> bool:
+    def wants_near(self) -> bool:
+        """Whether the settings want an approximate index that is not there; until it is, search is exact."""
         near = self._state.near
-        return self._kind == "exact" or (near is not None and near.fits(self._kind, self.settings))
+        return self._kind != "exact" and (near is None or not near.fits(self._kind, self.settings))
 
     def _append(self, sequence: int) -> None:
         if sequence <= self.saved_sequence and not self._unsaved:
@@ -444,19 +450,27 @@ class VectorIndex:
         write_vectors(self.path, header, self._batches(self._state))
         index = VectorIndex.open(self.path, stamp=self.stamp, settings=self.settings, threads=self.threads)
         index._log.remove()
-        index._build_near()
+        if index._kind == "exact":
+            Approximate.remove(self.path)
         self._state, self._log, self._unsaved = index._state, index._log, {}
         self.saved_sequence = sequence
 
-    def _build_near(self) -> None:
-        """The approximate index that the settings want, or none. Raises MissingExtraError where its library is missing."""
+    def build_near(self) -> None:
+        """Build the approximate index that the settings want, or take up one that another process built.
+
+        It is of the file as it stands: searches, changes and saves go on meanwhile, and what changed is searched beside it.
+        Where the file was written anew before it was done, it comes to nothing. Raises MissingExtraError where its library is
+        missing, StorageError where the disk is full.
+        """
         file, kind = self._state.file, self._kind
         near = None
         if kind == "exact":
             Approximate.remove(self.path)
         else:
-            whole = _State(file, np.ones(len(file), np.bool_), 0, Tail.empty(self.dimension), file.header.longest, None)
-            near = Approximate.build(file, kind, self.settings, partial(self._true_rows, whole), self.threads)
+            near = Approximate.open(file, self.settings)
+            if near is None or not near.fits(kind, self.settings):
+                whole = _State(file, np.ones(len(file), np.bool_), 0, Tail.empty(self.dimension), file.header.longest, None)
+                near = Approximate.build(file, kind, self.settings, partial(self._true_rows, whole), self.threads)
         with self._lock:
             if self._state.file is file:
                 self._state = replace(self._state, near=near)
