@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from twinrank import Collection
 from twinrank.cli import twinrank
 from twinrank.errors import DataError
 from twinrank.train.data import Example, read_examples
-from twinrank.train.material import as_dataset, held_out, of_collection, of_data
+from twinrank.train.material import as_dataset, held_out, of_collection, of_data, refresher
+from twinrank.train.settings import DataSettings, TrainSettings
 
 ARTICLES = [
     {
@@ -115,6 +117,18 @@ def test_examples_become_a_judged_set_in_which_a_query_counts_once(animals: Coll
     dataset = as_dataset(found, animals, "dev")
     assert list(dataset.queries.values()) == ["About the fox", "About the cow", "About the cat"] or len(dataset.queries) == 3
     assert sorted(len(grades) for grades in dataset.qrels.values()) == [1, 1, 2]
+
+
+def test_a_refresher_mines_by_the_model_that_is_there_now(tmp_path: Path, tiny_model: Path, other_tiny_model: Path) -> None:
+    folder = judged(tmp_path / "set")
+    data, negatives = DataSettings(str(folder), negatives=2), "[refresh]\nevery = 1"
+    settings = replace(TrainSettings.parse(negatives), data=data)
+    refresh, examples = refresher(settings), of_data(folder).examples
+    assert all(len(example.negatives) <= 2 for example in refresh(tiny_model, examples))
+    again = [refresh(model, examples) for model in (tiny_model, other_tiny_model)]
+    assert [example.query for example in again[0]] == [example.query for example in examples]
+    named = replace(settings, data=replace(data, train="gone.jsonl"), refresh=replace(settings.refresh, passages=str(folder)))
+    assert refresher(named)(tiny_model, examples)
 
 
 def run(*arguments: object) -> Result:

@@ -84,11 +84,13 @@ def distill(recipe: Path, teachers: tuple[str, ...], out: str | None, resume: bo
 def _run(
     settings: TrainSettings, recipe: Path, out: str | None, resume: bool, as_json: bool, examples: Sequence[Example] | None
 ) -> None:
+    from twinrank.train.material import refresher
     from twinrank.train.trainer import report_as_json
     from twinrank.train.trainer import train as run
 
     with _Shown() as shown, truncation_as_note():
-        report = run(settings, _place(recipe, out), examples=examples, resume=resume, progress=shown.update)
+        refresh = refresher(settings) if settings.refresh.every else None
+        report = run(settings, _place(recipe, out), examples=examples, resume=resume, refresh=refresh, progress=shown.update)
     if as_json:
         print_json(report_as_json(report))
     else:

@@ -15,6 +15,8 @@ from twinrank.readers import Dataset, read_dataset
 from twinrank.text import Analyzer
 from twinrank.train.data import Example, of_dataset, read_examples
 from twinrank.train.made import LONGEST_PASSAGE, WAYS, Way, make_examples
+from twinrank.train.negatives import Miner, Mining
+from twinrank.train.settings import TrainSettings
 from twinrank.train.written import QueryWriter
 from twinrank.types import Document, Qrels, Vectors
 
@@ -57,6 +59,17 @@ def of_data(source: Path | str, *, split: str = "train") -> Material:
     examples = of_dataset(dataset)
     passages = [text for text in (f"{document.title} {document.text}".strip() for document in dataset.documents()) if text]
     return Material(examples, passages, [example.positives for example in examples])
+
+
+def refresher(settings: TrainSettings) -> Callable[[Path, Sequence[Example]], list[Example]]:
+    """What mines anew while a training runs: (folder of the model as it is, examples) → the examples with other negatives.
+
+    By the model's own vectors (ANCE, Xiong et al. 2021), out of the passages that the recipe names.
+    """
+    source = settings.refresh.passages or settings.data.train
+    mining = Mining("vectors", max(1, settings.data.negatives), seed=settings.training.seed)
+    miner = Miner(of_data(source, split=settings.data.split).passages, mining)
+    return lambda folder, examples: miner.mine(examples, folder)
 
 
 def held_out(source: Path | str, split: str = "test") -> list[Example]:

@@ -40,6 +40,7 @@ checkpoint = 500                # steps between two; after a kill the training g
 
 [refresh]
 every = 0                       # steps between two minings of negatives by the model as it is; 0: never
+passages = ""                   # what is mined from: a folder in BEIR's layout, a file of examples; none: that of [data] train
 
 [guard]
 data = "scifact"                # a folder in BEIR's layout; without one, nothing is judged
@@ -121,6 +122,7 @@ class TrainingSettings:
 @dataclass(frozen=True, slots=True)
 class RefreshSettings:
     every: int = 0
+    passages: str = ""
 
 
 @dataclass(frozen=True, slots=True)
