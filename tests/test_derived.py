@@ -213,6 +213,37 @@ def test_on_a_full_disk_searches_go_on_from_memory_and_say_so_once(tmp_path: Pat
         assert (again.notices, again.check().problems) == ([], ())
 
 
+def test_on_a_full_disk_a_missing_index_is_made_in_a_temporary_folder_and_kept_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(tmp_path / "notes") as notes:
+        pass
+    shutil.rmtree(notes.path / "index")
+    create = WordIndex.create
+
+    def create_elsewhere(folder: Path, *, stamp: str = "") -> WordIndex:
+        if folder.is_relative_to(notes.path):
+            raise StorageError(f"{folder} cannot be written: No space left on device")
+        return create(folder, stamp=stamp)
+
+    with Collection(notes.path) as again:
+        with monkeypatch.context() as full:
+            full.setattr(WordIndex, "create", create_elsewhere)
+            assert len(again.search("common", 999).hits) == 400
+            assert len(again.search("word3", 999).hits) == 1
+            again.add({"id": "new", "text": "common fresh end"})
+            assert [hit.id for hit in again.search("fresh")] == ["new"]
+            assert all("the index words was made in a temporary folder, since" in notice for notice in again.notices)
+        again.notices.clear()
+        again.add({"id": "later", "text": "common fresh end"})
+        assert len(again.search("fresh").hits) == 2
+        assert again.notices == []
+        assert (again.check().problems, again._derived._elsewhere) == ((), None)
+    with Collection(notes.path) as later:
+        assert len(later.search("common", 999).hits) == 402
+        assert later.notices == []
+
+
 def test_a_long_add_that_is_cut_short_leaves_little_to_take_in(tmp_path: Path) -> None:
     def stream() -> Iterator[dict[str, str]]:
         for number in range(KEPT_EVERY + 1300):

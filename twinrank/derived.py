@@ -63,9 +63,10 @@ class Indexes(NamedTuple):
 class Derived:
     """The indexes of one collection, never older than the store when they are handed out.
 
-    They live in `folder`; where that cannot be written, in a temporary folder of this process. `words` names the word index:
-    a search in another language than the collection's keeps one of its own. `multivectors` says that token vectors are
-    searched: reranking alone reads them from the store.
+    They live in `folder`; where that cannot be written, in a temporary folder of this process: all of them where there is no
+    permission; where the disk is full or fails, those that cannot be made, until they can. `words` names the word index: a
+    search in another language than the collection's keeps one of its own. `multivectors` says that token vectors are searched:
+    reranking alone reads them from the store.
     """
 
     def __init__(
@@ -91,6 +92,9 @@ class Derived:
         self._temporary: str | None = None
         self._unkept: set[str] = set()
         """Names of indexes that go on in memory, since their files cannot be written."""
+        self._elsewhere: str | None = None
+        self._strays: set[str] = set()
+        """Names of indexes that lie elsewhere, in a temporary folder, since they could not be made where they belong."""
         self._lock = threading.RLock()
 
     def refresh(self, *, keep: bool = False) -> Indexes:
@@ -148,12 +152,13 @@ class Derived:
     def tidy(self) -> None:
         """Let the store forget and give back what the indexes on disk do not need; called after a change."""
         with self._lock:
-            if self._open and self._temporary is None:
+            if self._open and self._temporary is None and not self._strays:
                 self.store.tidy(min(index.saved_sequence for index in self._open.values()))
 
     def close(self) -> None:
         with self._lock:
             self._drop()
+            self._forget_strays()
             if self._temporary is not None:
                 shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -288,13 +293,45 @@ class Derived:
         return found
 
     def _bring_up_to_date(self, sequence: int, stamps: dict[str, str | None]) -> None:
-        with self._alone():
-            for keeper in self._keepers:
-                stamp = stamps[keeper.name]
-                if stamp is None:
-                    self._open.pop(keeper.name, None)
-                else:
-                    self._open[keeper.name] = self._caught_up(keeper, stamp, sequence)
+        self._forget_strays()
+        for keeper in self._keepers:
+            if stamps[keeper.name] is None:
+                self._open.pop(keeper.name, None)
+        wanted = [(keeper, stamp) for keeper in self._keepers if (stamp := stamps[keeper.name]) is not None]
+        try:
+            with self._alone():
+                for keeper, stamp in wanted:
+                    try:
+                        self._open[keeper.name] = self._caught_up(keeper, stamp, sequence)
+                    except StorageError as error:
+                        self._open[keeper.name] = self._made_elsewhere(keeper, stamp, sequence, error)
+        except StorageError as error:
+            if self._strays:
+                raise
+            for keeper, stamp in wanted:
+                self._open[keeper.name] = self._made_elsewhere(keeper, stamp, sequence, error)
+
+    def _made_elsewhere(self, keeper: Keeper, stamp: str, sequence: int, error: StorageError) -> Changing:
+        """The index in a temporary folder; raises `error` where none can be made there either."""
+        if (index := self._open.pop(keeper.name, None)) is not None:
+            keeper.close(index)
+        self._strays.add(keeper.name)
+        try:
+            self._elsewhere = self._elsewhere or tempfile.mkdtemp(prefix="twinrank-")
+            made = self._built(keeper, Path(self._elsewhere), stamp, sequence)
+        except (StorageError, OSError):
+            raise error from None
+        self._notify(f"the index {keeper.name} was made in a temporary folder, since {error}")
+        return made
+
+    def _forget_strays(self) -> None:
+        for keeper in self._keepers:
+            if keeper.name in self._strays and (index := self._open.pop(keeper.name, None)) is not None:
+                keeper.close(index)
+        self._strays = set()
+        if self._elsewhere is not None:
+            shutil.rmtree(self._elsewhere, ignore_errors=True)
+            self._elsewhere = None
 
     def _caught_up(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
         path, index = keeper.path(self._place), self._open.get(keeper.name)
@@ -314,7 +351,7 @@ class Derived:
                 self._notify(f"the index {keeper.name} was made anew from the store: {error}")
             if index is not None:
                 keeper.close(index)
-        return self._built(keeper, stamp, sequence)
+        return self._built(keeper, self._place, stamp, sequence)
 
     def _followed(self, keeper: Keeper, index: Changing, sequence: int) -> Changing:
         if index.sequence != sequence:
@@ -333,10 +370,10 @@ class Derived:
             self._unkept.discard(keeper.name)
         return index
 
-    def _built(self, keeper: Keeper, stamp: str, sequence: int) -> Changing:
+    def _built(self, keeper: Keeper, place: Path, stamp: str, sequence: int) -> Changing:
         index: Changing
         try:
-            index = keeper.build(keeper.path(self._place), stamp, sequence)
+            index = keeper.build(keeper.path(place), stamp, sequence)
         except IndexDamagedError as error:  # just written, and cannot be read
             raise StorageError(
                 f"the index {keeper.name} could not be made anew: {error}. What was added or deleted is kept; look at the disk "
