@@ -24,7 +24,7 @@ from twinrank.text import counted
 from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.distill import teach
 from twinrank.train.made import WAYS, Way
-from twinrank.train.material import Material, of_collection
+from twinrank.train.material import Material, Stored, of_collection
 from twinrank.train.negatives import Miner, Mining
 from twinrank.train.settings import (
     Architecture,
@@ -140,8 +140,7 @@ def adapt(
     test shows that it is better. Everything is kept in the collection's folder `adapt`, so that an interrupted adaption goes
     on where it was. `progress` is told (what, how many more are done), `say` what is being done, in sentences.
 
-    Raises InputError where there is no encoder to adapt or where the folder holds an adaption by other settings, DataError
-    where there are too few queries to measure by.
+    Raises InputError where there is no encoder to adapt, DataError where there are too few queries to measure by.
     """
     work = _Work(collection, settings or AdaptSettings(), progress or (lambda what, done: None), say or (lambda told: None))
     report = work.begin(queries or {}, qrels or {})
@@ -246,12 +245,12 @@ class _Work:
         file = self.folder / "mined.jsonl"
         if not file.exists():
             self.say("mining negatives")
-            passages = [text for _, texts in self.collection.store.iterate_passages(batch=4096) for text in texts]
+            stored = Stored.read(self.collection)
             late = self.architecture == "late-interaction"  # has no vector a passage
             mining = Mining("words" if late else "both", self.settings.negatives, seed=self.settings.seed)
-            miner = Miner(passages, mining, known=parts.known)
-            encoder = None if late else self.before.encoder.model
-            write_examples(miner.mine(parts.examples, encoder, progress=self.progress), file)
+            miner = Miner(stored.texts, mining, known=parts.known)
+            encoder = self.collection.assembly.loaded.encoder
+            write_examples(miner.mine(parts.examples, encoder, vectors=stored.vectors, progress=self.progress), file)
             self.say(str(miner.tally))
         return read_examples(file)
 
@@ -336,6 +335,7 @@ class _Work:
             difference,
             better,
             known[chosen] if better else known[AS_IT_WAS],
+            () if student else ("the encoder that was trained is not better than its parent on dev, so it was not tried",),
         )
         replace_file(self.folder / DONE, json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n")
         shutil.rmtree(self.folder / "measured", ignore_errors=True)
@@ -358,7 +358,7 @@ class _Work:
             self.collection.migrate(recipe=recipe, progress=lambda done: self.progress("passages", done))
         else:
             replace_file(kept, recipe.to_toml())
-        return replace(report, notes=(*notes, self._calibrate(report.made)))
+        return replace(report, notes=(*report.notes, *notes, self._calibrate(report.made)))
 
     def _calibrate(self, made: bool) -> str:
         """Fit probabilities; what came of it, in words."""

@@ -97,7 +97,7 @@ def of_collection(
     about documents. At most `limit` documents, drawn by the seed, are made examples of; `writer` is asked for queries of them
     too. `progress` is told how many more documents are done.
     """
-    stored = _Stored.read(collection)
+    stored = Stored.read(collection)
     material = Material([], stored.texts, [], {}, stored.vectors)
     for query, grades in (qrels or {}).items():
         relevant = [document for document, grade in grades.items() if grade > 0 and stored.has(document)]
@@ -132,7 +132,7 @@ def as_dataset(material: Material, collection: Collection, split: str) -> Datase
     return Dataset(collection.path.name, collection.path, collection.path, queries, qrels, split)
 
 
-def _add(material: Material, stored: _Stored, example: Example, documents: Sequence[str]) -> None:
+def _add(material: Material, stored: Stored, example: Example, documents: Sequence[str]) -> None:
     material.examples.append(example)
     material.documents.append(tuple(documents))
     own = {text for document in documents for text in stored.of(document)}
@@ -146,7 +146,7 @@ def _batches(collection: Collection, ids: Sequence[str]) -> Iterator[list[Docume
 
 
 @dataclass
-class _Stored:
+class Stored:
     """The passages of a collection, and whose they are."""
 
     texts: list[str]
@@ -155,7 +155,7 @@ class _Stored:
     _analyze: Analyzer
 
     @classmethod
-    def read(cls, collection: Collection) -> _Stored:
+    def read(cls, collection: Collection) -> Stored:
         store = collection.store
         texts: list[str] = []
         keys: list[int] = []
