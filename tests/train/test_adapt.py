@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from twinrank import Collection
-from twinrank.errors import DataError, InputError
+from twinrank.cli import twinrank
+from twinrank.errors import DataError, InputError, MissingExtraError
 from twinrank.readers import read_dataset
 from twinrank.recipe import Recipe, RerankSettings
 from twinrank.train import adapt as adapting
@@ -188,3 +190,28 @@ def test_a_teacher_is_trained_teaches_and_may_rerank(
     assert (folder / "teacher" / "report.json").exists()
     assert (folder / "student" / "report.json").exists()
     assert list((folder / "scores").glob("*.scores"))
+
+
+def test_without_torch_that_is_said_before_anything_is_made(animals: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"twinrank\[train\]"):
+        adapt(animals, SMALL)
+    assert not list((animals.path / "adapt").glob("*/examples.jsonl"))
+
+
+def test_the_command_wants_queries_and_judgments_together(animals: Collection) -> None:
+    told = CliRunner().invoke(twinrank, ["adapt", "-c", str(animals.path), "--queries", "q.jsonl"])
+    assert told.exit_code == 2
+    assert "go together" in told.stderr
+
+
+@needs_torch
+def test_the_command_reports_what_came_of_it(make: Callable[..., Collection], tiny_model: Path) -> None:
+    collection = make("few", model=str(tiny_model))
+    collection.add(list(articles(220)))
+    options = ["--documents", "220", "--batch", "8", "--way", "title"]
+    told = CliRunner().invoke(twinrank, ["adapt", "-c", str(collection.path), *options, "--json"], catch_exceptions=False)
+    report = json.loads(told.stdout)
+    assert report["made"]
+    assert report["dev"][AS_IT_WAS] >= 0
+    assert "training the encoder" in told.stderr

@@ -26,6 +26,7 @@ from twinrank.train.distill import teach
 from twinrank.train.made import WAYS, Way
 from twinrank.train.material import Material, Stored, of_collection
 from twinrank.train.negatives import Miner, Mining
+from twinrank.train.networks import require_extra
 from twinrank.train.settings import (
     Architecture,
     DataSettings,
@@ -140,12 +141,14 @@ def adapt(
     test shows that it is better. Everything is kept in the collection's folder `adapt`, so that an interrupted adaption goes
     on where it was. `progress` is told (what, how many more are done), `say` what is being done, in sentences.
 
-    Raises InputError where there is no encoder to adapt, DataError where there are too few queries to measure by.
+    Raises InputError where there is no encoder to adapt, DataError where there are too few queries to measure by,
+    MissingExtraError without torch.
     """
     work = _Work(collection, settings or AdaptSettings(), progress or (lambda what, done: None), say or (lambda told: None))
     report = work.begin(queries or {}, qrels or {})
     if report is not None:
         return work.switch(report)
+    require_extra()  # rather than after an hour of mining
     parts = work.material(queries, qrels, writer)
     mined = work.mined(parts)
     teacher = work.teacher(mined)
