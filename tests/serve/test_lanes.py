@@ -52,24 +52,48 @@ def test_threads_and_queue_are_filled_and_the_next_is_refused_at_once() -> None:
     run(test, Lane("test", 2, 3, 10.0))
 
 
-def test_a_queue_that_stands_is_cut_until_nobody_was_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lane, "PATIENCE", 0.05)
-    monkeypatch.setattr(Lane, "CALM", 0.2)
+def test_a_queue_that_was_full_takes_few_until_few_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lane, "WINDOW", 0.2)
 
     async def test(lane: Lane, hold: threading.Event) -> None:
-        tasks = await fill(lane, 10, hold)  # a burst is taken
-        assert lane.limit == 100
-        await asyncio.sleep(0.08)
-        assert lane.limit == 1  # it stands: no more come in, and those that wait are done
+        tasks = await fill(lane, 11, hold)  # a burst is taken whole
+        assert lane.limit == 10
         with pytest.raises(Refusal):
-            lane.require_room()
+            lane.admit()
+        assert lane.limit == 1  # no more come in, and those that wait are done
         hold.set()
-        assert await asyncio.gather(*tasks) == [True] * 10
-        assert lane.limit == 1  # somebody was refused a moment ago
-        await asyncio.sleep(0.25)
-        assert lane.limit == 100
+        assert await asyncio.gather(*tasks) == [True] * 11
+        hold.clear()
+        tasks = await fill(lane, 2, hold)
+        for _ in range(3):  # still more comes than can be done
+            await asyncio.sleep(0.1)
+            with pytest.raises(Refusal):
+                lane.admit()
+        assert lane.limit == 1
+        hold.set()
+        await asyncio.gather(*tasks)
+        for _ in range(6):  # nobody is refused any more
+            await asyncio.sleep(0.08)
+            lane.admit()
+        assert lane.limit == 10
 
-    run(test, Lane("test", 1, 100, 10.0))
+    run(test, Lane("test", 1, 10, 10.0))
+
+
+def test_after_a_quiet_while_bursts_are_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lane, "WINDOW", 0.05)
+
+    async def test(lane: Lane, hold: threading.Event) -> None:
+        tasks = await fill(lane, 2, hold)
+        with pytest.raises(Refusal):
+            lane.admit()
+        hold.set()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0.15)
+        lane.admit()
+        assert not lane.overloaded
+
+    run(test, Lane("test", 1, 1, 10.0))
 
 
 def test_what_waited_too_long_is_refused_rather_than_done() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakSet
@@ -69,7 +69,9 @@ def architectures(collection: Collection) -> Architectures:
         if late.rerank:
             cascade = (*late.rerank, replace(read, candidates=min(read.candidates, READ)))
             recipes[f"{_name(hybrid)} + late interaction + cross-encoder"] = replace(late, rerank=cascade)
-    same = next((name for name, recipe in recipes.items() if recipe == own), None)
+    # A recipe that nothing was changed in asks for vectors, whether there are any or not.
+    effective = own if "vectors" in recipes or TOKENS in views else replace(own, retrieve=replace(own.retrieve, vectors=0))
+    same = next((name for name, recipe in recipes.items() if recipe == effective), None)
     if same is None:
         recipes[OWN] = own
     return Architectures(recipes, same or OWN, tuple(left_out))
@@ -90,7 +92,7 @@ class SideBySide:
     _warm: WeakSet[Collection] = field(default_factory=WeakSet)
 
     def compare(self, collection: Collection, query: str, k: int = 10, where: str | None = None) -> dict[str, Any]:
-        """Hits and milliseconds of every architecture, as plain values; one that fails says why and stops none of the others."""
+        """Hits and milliseconds of every architecture, as plain values; one that fails stops no other and says why."""
         chosen = architectures(collection)
         if collection not in self._warm:
             for recipe in chosen.recipes.values():

@@ -1,4 +1,4 @@
-"""The page, and what it alone asks for: its files, fields to filter by, marks in texts, architectures side by side, the tuning."""
+"""The page, and what it alone asks for: its files, fields to filter by, marks in texts, architectures side by side, tuning."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from twinrank.asking import LONGEST_QUERY
 from twinrank.collection import Collection
 from twinrank.search.explain import snippet
 from twinrank.serve.architectures import SideBySide
 from twinrank.serve.refusals import Refusal, as_json
+from twinrank.serve.shapes import Asking, Condition
 from twinrank.serve.state import State, open_router, reading_router
 from twinrank.store import FieldValues
 from twinrank.tune.kept import last_tuning
@@ -49,23 +51,22 @@ LONGEST_VALUE = 80
 """Characters of a value that one may choose."""
 
 Text = Annotated[str, Field(max_length=1_000_000)]
+Query = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 
 
-class Marking(BaseModel):
+class Marking(Asking):
     """Texts of which to say where they hold words of the query."""
 
-    model_config = ConfigDict(extra="forbid")
-    query: str = Field(max_length=65_536)
+    query: Query
     texts: list[Text] = Field(max_length=1000)
 
 
-class Comparing(BaseModel):
+class Comparing(Asking):
     """One query for every architecture."""
 
-    model_config = ConfigDict(extra="forbid")
-    query: str
+    query: Query
     k: int = Field(10, ge=1, le=100)
-    where: str | None = None
+    where: Condition | None = None
 
 
 def router(state: State) -> APIRouter:

@@ -59,9 +59,9 @@ class Settings:
     """Further names under which the server may be asked for, as behind a proxy."""
     admin: bool = False
     """Whether check and rebuild are offered."""
-    threads: int = field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)))
+    threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
     """That search, and as many that encode."""
-    queue: int = 64
+    queue: int = 32
     """Requests that may wait for a thread, of each kind."""
     limits: Limits = field(default_factory=Limits)
     waits: Waits = field(default_factory=Waits)

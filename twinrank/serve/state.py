@@ -100,7 +100,7 @@ class Guard:
         if self.right is not None and state.settings.keys:
             _check_key(state, request, self.right)
         if self.lane is not None:
-            state.lanes[self.lane].require_room()
+            state.lanes[self.lane].admit()
 
 
 def _check_key(state: State, request: Request, right: Right) -> None:
