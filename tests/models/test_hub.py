@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -279,3 +280,32 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(tmp_path: Path) -> None:
 def test_a_name_that_the_hub_does_not_know_is_refused(small_hub: tuple[str, list[str]], tmp_path: Path) -> None:
     asked = ask("org/unknown", tmp_path / "hf", small_hub[0])
     assert "ModelNotFoundError" in asked.stderr
+
+
+READ_AS_NOBODY = """
+import os, sys
+sys.path[:0] = {path!r}
+import twinrank.models.biencoder  # the libraries are read before the permission is given up
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.environ["XDG_CACHE_HOME"] = "/nonexistent"
+try:
+    twinrank.models.biencoder.BiEncoder({folder!r})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("hidden", ["model.safetensors", "tokenizer.json", "1_Pooling/config.json", "."])
+def test_a_file_that_may_not_be_read_is_named(tiny: ModuleType, hidden: str) -> None:
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        folder = tiny.write_bi_encoder(Path(above) / "model")
+        for file in folder.rglob("*"):
+            file.chmod(0o755)
+        (folder / hidden).chmod(0)
+        script = READ_AS_NOBODY.format(path=sys.path, folder=str(folder))
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+        (folder / hidden).chmod(0o755)
+        wanted = f"ModelError {folder if hidden == '.' else folder / hidden} cannot be read: no permission."
+    assert result.stdout.startswith(wanted), result.stdout + result.stderr

