@@ -1,4 +1,4 @@
-"""The page's files and what they ask for, without a browser: headers, keys, marks by code points, architectures side by side."""
+"""The page's files and what they ask for, without a browser: headers, keys, marks by code points, architectures."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_nothing_stands_inline_in_the_page_and_nothing_comes_from_elsewhere() ->
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_no_script_makes_markup_of_texts(script: Path) -> None:
     code = script.read_text(encoding="utf-8")
-    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|\beval\b|new Function"
+    forbidden = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|\beval\b|new Function"
+    )
     assert not re.search(forbidden, code)
 
 

@@ -5,7 +5,10 @@ import { byId, fill, make, notice } from "./dom.js";
 import { percent } from "./format.js";
 import { address } from "./state.js";
 
-const QUESTION = /^(what|who|whom|whose|when|where|why|how|which|is|are|was|were|do|does|did|can|could|should|will|would|has|have|may)\b/i;
+const ASKING = "what who whom whose when where why how which is are was were do does did can could should will would has have";
+const QUESTION = new RegExp(`^(${ASKING.replaceAll(" ", "|")})\\b`, "i");
+
+const DOUBTS = { uncited: "No source is given for this.", unsupported: "The source does not say this." };
 
 let running = null;
 let last = null; // {question, where, told}
@@ -64,8 +67,7 @@ function quoted(quote, state) {
 function claimed(claim, sources, state) {
   const cited = claim.citations.map((number) => sources.get(number)).filter(Boolean);
   const doubt = claim.standing === "supported" ? null
-    : make("p", { class: "doubt" }, claim.standing === "uncited" ? "No source is given for this." : "The source does not say this.",
-      claim.why ? ` ${claim.why}` : null);
+    : make("p", { class: "doubt" }, DOUBTS[claim.standing], claim.why ? ` ${claim.why}` : null);
   return make("li", { class: claim.standing }, make("p", {}, claim.text), doubt,
     cited.map((one) => source(one.id, one.title, state, one.probability)));
 }

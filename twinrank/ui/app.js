@@ -9,7 +9,9 @@ import * as search from "./search.js";
 import { address, go, onChange, read } from "./state.js";
 import * as tuning from "./tuning.js";
 
-const VIEWS = { search: ["Search", search], compare: ["Compare", compare], collection: ["Collection", collection], tuning: ["Tuning", tuning] };
+const VIEWS = {
+  search: ["Search", search], compare: ["Compare", compare], collection: ["Collection", collection], tuning: ["Tuning", tuning],
+};
 const PAUSE = 150; // milliseconds without a key until a query is asked
 const LONGER_PAUSE = 500; // where every architecture is asked
 
@@ -20,7 +22,8 @@ let typing = null;
 
 function show(state, before = null) {
   const [name, view] = VIEWS[state.view];
-  document.title = state.view === "search" && state.q ? `${state.q} – twinrank` : name === "Search" ? "twinrank" : `${name} – twinrank`;
+  const about = view === search ? state.q : name;
+  document.title = about ? `${about} – twinrank` : "twinrank";
   if (document.activeElement !== box || !typing) box.value = state.q;
   document.body.dataset.view = state.view;
   menu(state);
@@ -98,7 +101,8 @@ function escape(inBox) {
 /** Links within the page change what is shown, without fetching the page again. */
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href^='?']");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  const elsewhere = event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey; // a new tab, say
+  if (!link || elsewhere || event.defaultPrevented) return;
   event.preventDefault();
   go(read(new URL(link.href).search));
 });

@@ -1,7 +1,7 @@
 // What the collection holds and what state it is in.
 
 import { ask } from "./api.js";
-import { byId, facts, fill, folded, make, notice, table } from "./dom.js";
+import { bar, byId, facts, fill, folded, make, notice, table } from "./dom.js";
 import { bytes, count, counted } from "./format.js";
 
 let running = null;
@@ -25,21 +25,20 @@ export function stop() {
 
 function draw(view, status) {
   fill(view, make("div", { class: "collection" },
-    make("h1", {}, "Collection"),
+    make("h2", {}, "Collection"),
     make("dl", { class: "figures" }, [
       [count(status.documents), "documents"], [count(status.passages), "passages"], [bytes(status.size), "on disk"],
       [count(Object.keys(status.fields).length), "fields"],
     ].map(([number, name]) => make("div", {}, make("dt", {}, name), make("dd", {}, number)))),
     status.writable ? null : notice("Read only: it can be searched, not changed."),
-    facts([["place", status.path], ["last change", count(status.sequence)], ["free on disk", status.free ? bytes(status.free) : ""],
-      ["weights", status.weights]]),
+    facts([["place", status.path], ["free on disk", status.free ? bytes(status.free) : ""], ["weights", status.weights]]),
     views(status.views), indexes(status.indexes), fields(status.fields),
-    make("h2", {}, "Recipe"),
+    make("h3", {}, "Recipe"),
     folded("recipe.toml", make("pre", { tabindex: "0", role: "region", "aria-label": "recipe.toml" }, status.recipe))));
 }
 
 function views(rows) {
-  return [make("h2", {}, "Views"),
+  return [make("h3", {}, "Views"),
     make("p", { class: "soft" }, "What each model stored of the passages."),
     rows.length ? table("Views", [
       { name: "View", kind: "name", of: (row) => row.name },
@@ -54,14 +53,14 @@ function views(rows) {
 
 function indexes(rows) {
   const size = Math.max(...rows.map((row) => row.size), 1);
-  return [make("h2", {}, "Indexes"),
+  return [make("h3", {}, "Indexes"),
     make("p", { class: "soft" }, "Derived from what is stored; deleting them is safe."),
     table("Indexes", [
       { name: "Index", kind: "name", of: (row) => row.name },
       { name: "State", kind: "text", of: state },
       { name: "Passages", kind: "number", of: (row) => count(row.passages) },
       { name: "Size", kind: "number", of: (row) => bytes(row.size) },
-      { name: "", kind: "meter", of: (row) => make("span", { class: "bar", "aria-hidden": "true", style: { "--share": String(row.size / size) } }) },
+      { kind: "meter", of: (row) => bar(row.size / size) },
       { name: "How, and recall", kind: "text", of: (row) => row.detail || "exact: recall 1" },
     ], rows)];
 }
@@ -73,7 +72,7 @@ function state(row) {
 
 function fields(told) {
   const rows = Object.entries(told);
-  return [make("h2", {}, "Fields"), rows.length ? table("Fields", [
+  return [make("h3", {}, "Fields"), rows.length ? table("Fields", [
     { name: "Field", kind: "name", of: ([name]) => name },
     { name: "Values", kind: "text", of: ([, summary]) => summary },
   ], rows) : make("p", {}, "The documents have none.")];

@@ -1,7 +1,7 @@
 // The same query under several architectures, side by side: what each finds, how long it took, and what moved between them.
 
 import { ask } from "./api.js";
-import { byId, fill, folded, make, notice } from "./dom.js";
+import { bar, byId, fill, folded, make, notice } from "./dom.js";
 import * as filters from "./filters.js";
 import { counted, milliseconds, score } from "./format.js";
 import { address } from "./state.js";
@@ -20,7 +20,7 @@ export async function show(state) {
   }
   running?.abort();
   if (!state.q.trim()) {
-    fill(view, make("div", { class: "welcome" }, make("h1", {}, "Compare"),
+    fill(view, make("div", { class: "welcome" }, make("h2", {}, "Compare"),
       make("p", {}, "Ask something above: every architecture that this collection has an index for answers, side by side.")));
     return;
   }
@@ -57,7 +57,7 @@ function draw(state) {
   const base = rows.find((row) => row.name === against) ?? rows.find((row) => row.own) ?? rows[0];
   const slowest = Math.max(...rows.map((row) => row.milliseconds ?? 0), 1e-9);
   fill(byId("view"),
-    make("div", { class: "head" }, make("h1", { class: "count" }, "Side by side"),
+    make("div", { class: "head" }, make("h2", { class: "count" }, "Side by side"),
       make("label", { class: "option", for: "against" }, "compared with", make("select", {
         id: "against", on: {
           change: (event) => {
@@ -70,7 +70,7 @@ function draw(state) {
     filters.chips(state),
     make("div", { class: "architectures", style: { "--count": String(rows.length) } },
       rows.map((row) => column(row, base, slowest, state))),
-    told.left_out.length ? make("div", { class: "left-out" }, make("h2", {}, "Not here"),
+    told.left_out.length ? make("div", { class: "left-out" }, make("h3", {}, "Not here"),
       make("ul", { class: "plain-list" }, told.left_out.map((why) => make("li", {}, why)))) : null);
 }
 
@@ -79,16 +79,18 @@ function column(row, base, slowest, state) {
   const shared = row.hits.filter((hit) => places.has(hit.id)).length;
   const id = `arch-${row.name.replaceAll(/\W+/g, "-")}`;
   return make("section", { class: row === base ? "architecture base" : "architecture", "aria-labelledby": id },
-    make("h2", { id }, row.name, row.own ? make("span", { class: "tag" }, "in use") : null),
+    make("h3", { id }, row.name, row.own ? make("span", { class: "tag" }, "in use") : null),
     row.error ? notice(row.error, "error") : [
       make("p", { class: "took" }, make("strong", {}, milliseconds(row.milliseconds)),
-        make("span", { class: "bar", "aria-hidden": "true", style: { "--share": String(row.milliseconds / slowest) } })),
-      make("p", { class: "soft" }, row === base ? "the others are compared with this" : `${shared} of ${row.hits.length} as in ${base.name}`),
+        bar(row.milliseconds / slowest)),
+      make("p", { class: "soft" },
+        row === base ? "the others are compared with this" : `${shared} of ${row.hits.length} as in ${base.name}`),
       row.notes.map((note) => notice(note)),
       row.hits.length ? make("ol", { class: "ranks" }, row.hits.map((hit) => rank(hit, row, base, places, state)))
         : make("p", {}, "Nothing found."),
       folded("Stages and recipe",
-        make("ul", { class: "plain-list" }, row.stages.map((stage) => make("li", {}, `${stage.stage}: ${milliseconds(stage.milliseconds)}`))),
+        make("ul", { class: "plain-list" },
+          row.stages.map((stage) => make("li", {}, `${stage.stage}: ${milliseconds(stage.milliseconds)}`))),
         make("pre", { tabindex: "0", role: "region", "aria-label": `Recipe of ${row.name}` }, row.recipe)),
     ]);
 }
@@ -105,16 +107,15 @@ function rank(hit, row, base, places, state) {
 }
 
 function moved(here, there, name) {
-  if (there === undefined) return make("span", { class: "move new" }, "new", make("span", { class: "unseen" }, `, not in ${name}`));
-  if (here === there) return make("span", { class: "move same" }, make("span", { "aria-hidden": "true" }, "="),
-    make("span", { class: "unseen" }, `as in ${name}`));
+  const move = (kind, shown, said) => make("span", { class: `move ${kind}` },
+    make("span", { "aria-hidden": "true" }, shown), make("span", { class: "unseen" }, said));
+  if (there === undefined) return move("new", "new", `not in ${name}`);
+  if (here === there) return move("same", "=", `as in ${name}`);
   const up = here < there, by = Math.abs(here - there);
-  return make("span", { class: up ? "move up" : "move down" },
-    make("span", { "aria-hidden": "true" }, `${up ? "▲" : "▼"}${by}`),
-    make("span", { class: "unseen" }, `${by} ${up ? "higher" : "lower"} than in ${name}`));
+  return move(up ? "up" : "down", `${up ? "▲" : "▼"}${by}`, `${by} ${up ? "higher" : "lower"} than in ${name}`);
 }
 
 /** The same document wherever it stands. */
 function light(id) {
-  for (const item of document.querySelectorAll(".ranks li")) item.classList.toggle("lit", id !== null && item.dataset.id === id);
+  for (const item of document.querySelectorAll(".ranks li")) item.classList.toggle("lit", item.dataset.id === id);
 }

@@ -41,10 +41,12 @@ export const byId = (id) => document.getElementById(id);
 export function table(caption, columns, rows, rowAttributes = () => ({})) {
   const cell = (column, row) => make(column.kind === "name" ? "th" : "td",
     { class: column.kind, scope: column.kind === "name" ? "row" : null }, column.of(row));
+  const head = (column) => make("th", { scope: "col", class: column.kind },
+    column.kind === "meter" ? make("span", { class: "unseen" }, "as a bar") : column.name);
   return make("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
     make("table", {},
       make("caption", { class: "unseen" }, caption),
-      make("thead", {}, make("tr", {}, columns.map((column) => make("th", { scope: "col", class: column.kind }, column.name)))),
+      make("thead", {}, make("tr", {}, columns.map(head))),
       make("tbody", {}, rows.map((row) => make("tr", rowAttributes(row), columns.map((column) => cell(column, row)))))));
 }
 
@@ -52,6 +54,12 @@ export function table(caption, columns, rows, rowAttributes = () => ({})) {
 export function facts(pairs) {
   return make("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
     .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+}
+
+/** A length that a figure beside it tells; below 0 in the other colour. */
+export function bar(of) {
+  const share = Number.isFinite(of) ? Math.min(1, Math.abs(of)) : 0;
+  return make("span", { class: of < 0 ? "bar down" : "bar", "aria-hidden": "true", style: { "--share": String(share) } });
 }
 
 /** Something that opens on a click. */

@@ -1,6 +1,6 @@
 // An explanation, drawn: where the document stands, its way through the stages, and what each model saw in query and passage.
 
-import { fill, folded, make, notice, svg, table } from "./dom.js";
+import { bar, fill, folded, make, notice, svg, table } from "./dom.js";
 import { count, counted, percent, score, signed } from "./format.js";
 import { Points, parts } from "./text.js";
 
@@ -68,20 +68,15 @@ function sum(one) {
     table(`What adds up to ${one.stage}`, [
       { name: "Part", kind: "name", of: (part) => part.name },
       { name: "Adds", kind: "number", of: (part) => signed(part.adds) },
-      { name: "", kind: "meter", of: (part) => bar(part.adds / largest) },
+      { kind: "meter", of: (part) => bar(part.adds / largest) },
       { name: "From", kind: "text", of: share },
     ], one.parts),
     one.note ? make("p", { class: "soft" }, one.note) : null);
 }
 
 function share(part) {
-  const place = part.rank === null ? "" : `place ${part.rank}, `;
-  return `${part.score === null ? "not found" : `${place}score ${score(part.score)}`}, weight ${Number(part.weight.toPrecision(3))}`;
-}
-
-function bar(of) {
-  const kind = of < 0 ? "bar down" : "bar";
-  return make("span", { class: kind, "aria-hidden": "true", style: { "--share": String(Math.min(1, Math.abs(of))) } });
+  const place = part.rank === null ? "" : `place ${part.rank}, `, weight = Number(part.weight.toPrecision(3));
+  return part.score === null ? `not found, weight ${weight}` : `${place}score ${score(part.score)}, weight ${weight}`;
 }
 
 function probability(told) {
@@ -95,7 +90,7 @@ function probability(told) {
         { name: "What", kind: "name", of: (feature) => feature.name },
         { name: "Value", kind: "number", of: (feature) => score(feature.value) },
         { name: "Adds", kind: "number", of: (feature) => signed(feature.adds) },
-        { name: "", kind: "meter", of: (feature) => bar(feature.adds / largest) },
+        { kind: "meter", of: (feature) => bar(feature.adds / largest) },
       ], told.features)));
 }
 
@@ -110,7 +105,7 @@ function words(told, passage) {
     table("Words of the query", [
       { name: "Word", kind: "name", of: (term) => term.words.join(", ") },
       { name: "Adds", kind: "number", of: (term) => (term.count ? signed(term.adds) : "–") },
-      { name: "", kind: "meter", of: (term) => (term.count ? bar(term.adds / largest) : null) },
+      { kind: "meter", of: (term) => (term.count ? bar(term.adds / largest) : null) },
       { name: "Here", kind: "number", of: (term) => (term.count ? `${term.count}×` : "not here") },
       { name: "In passages", kind: "number", of: (term) => count(term.passages) },
     ], told.terms),
@@ -131,7 +126,7 @@ function seen(title, told, what) {
   return section(title,
     make("p", { class: "scored" }, `${told.model}: ${score(told.score)}, ${what}`),
     told.searched === false ? make("p", { class: "soft" }, "The recipe does not search by these.") : null,
-    occluded("Query", told.query), occluded("Passage", told.passage),
+    occluded("Query", told.query, told.model), occluded("Passage", told.passage, told.model),
     legend(told.query.effects.length + told.passage.effects.length));
 }
 
@@ -141,7 +136,7 @@ function legend(any) {
     ": without it the score is lower; ", make("span", { class: "weight down" }, "dotted"), ": without it the score is higher.");
 }
 
-function occluded(name, text) {
+function occluded(name, text, model) {
   const points = new Points(text.text);
   const effects = [...text.effects].sort((a, b) => a.start - b.start);
   const largest = Math.max(...effects.map((effect) => Math.abs(effect.effect)), 1e-9);
@@ -155,7 +150,7 @@ function occluded(name, text) {
       text.dropped ? make("span", { class: "unread" }, make("span", { class: "unseen" }, " Not read by the model: "),
         points.slice(text.seen)) : null),
     text.dropped ? notice(`${counted(text.dropped, "token")} beyond the model's limit were not read.`) : null,
-    strongest.length ? folded("As figures", table(`Parts of the ${name.toLowerCase()} that matter most`, [
+    strongest.length ? folded("As figures", table(`Parts of the ${name.toLowerCase()} that matter most to ${model}`, [
       { name: "Left out", kind: "name", of: (effect) => points.slice(effect.start, effect.end) },
       { name: "The score changes by", kind: "number", of: (effect) => signed(-effect.effect) },
     ], strongest)) : null);
@@ -188,8 +183,8 @@ function tokens(told, passage) {
 
 /** What a vector stands for: its characters, or the token's name. */
 function saidOf(token, points) {
-  const said = joined(token.spans).map(([start, end]) => points.slice(start, end)).join(", ");
-  return said || token.text;
+  const said = new Set(joined(token.spans).map(([start, end]) => points.slice(start, end)));
+  return [...said].join(", ") || token.text;
 }
 
 /** Spans that touch, as one: the pieces of a word. */
@@ -261,8 +256,8 @@ function heatMap(rows, columns, told, shade) {
   return make("div", { class: "scroll heatmap", role: "region", tabindex: "0", "aria-label": "Heat map, scrolls sideways" },
     svg("svg", {
       viewBox: `0 0 ${width} ${height}`, width, height, role: "img",
-      "aria-label": `Similarity of ${counted(rows.length, "token")} of the query with ${counted(columns.length, "vector")} of the `
-        + "passage; the best matches are in the figures below",
+      "aria-label": `Similarity of ${counted(rows.length, "token")} of the query with ${counted(columns.length, "vector")} of `
+        + "the passage; the best matches are in the figures below",
     }, across, down, cells));
 }
 

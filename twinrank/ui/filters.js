@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { byId, fill, make } from "./dom.js";
-import { count, counted, percent, value as shown } from "./format.js";
+import { count, percent, value as shown } from "./format.js";
 import { go } from "./state.js";
 import { parse, write } from "./where.js";
 
@@ -48,7 +48,8 @@ function draw() {
   if (side.hidden || !state) return;
   const focused = side.contains(document.activeElement) ? document.activeElement.id : "";
   const clauses = parse(state.where);
-  const controls = Object.entries(fields?.fields ?? {}).flatMap(([name, kinds]) => kinds.map((kind) => control(name, kind, clauses)));
+  const controls = Object.entries(fields?.fields ?? {})
+    .flatMap(([name, kinds]) => kinds.map((values) => control(name, values, clauses)));
   const active = clauses.length + ["p", "risk", "deadline"].filter((name) => state[name]).length;
   fill(side,
     make("button", {
@@ -67,7 +68,12 @@ function draw() {
 /** Replace the clauses about a field, or the free one where there is no field. */
 function put(field, clause) {
   const others = parse(state.where).filter((one) => (field === null ? one.kind !== "other" : one.field !== field));
-  go({ where: write(clause ? [...others, clause] : others), doc: "" });
+  change({ where: write(clause ? [...others, clause] : others), doc: "" });
+}
+
+/** What a control says, once the focus has moved on to where the key Tab takes it: the controls are drawn anew. */
+function change(changes) {
+  setTimeout(() => go(changes));
 }
 
 function control(name, values, clauses) {
@@ -123,7 +129,8 @@ function range(name, values, mine, type) {
     const [from, to] = [...fieldset.querySelectorAll("input")].map((input) => input.value.trim());
     if (!from && !to) return null;
     // Times of the last day lie behind its date.
-    if (day) return { field: name, kind: "range", low: from || null, high: to && (values.high.length > 10 ? `${to}T24` : to) || null };
+    const last = to && values.high.length > 10 ? `${to}T24` : to;
+    if (day) return { field: name, kind: "range", low: from || null, high: last || null };
     return { field: name, kind: "range", low: from ? Number(from) : null, high: to ? Number(to) : null };
   };
   return group(name, make("div", { class: "range" }, bound("from", low, values.low), bound("to", high, values.high)));
@@ -158,8 +165,8 @@ function condition(clauses) {
 }
 
 function options() {
-  const select = (id, label, chosen, entries, change) => make("label", { class: "option", for: id }, label, make("select", {
-    id, on: { change: (event) => go(change(event.target.value)) },
+  const select = (id, label, chosen, entries, chosenAs) => make("label", { class: "option", for: id }, label, make("select", {
+    id, on: { change: (event) => change(chosenAs(event.target.value)) },
   }, withChosen(entries, chosen).map(([given, told]) => make("option", { value: given, selected: given === chosen }, told))));
   const sure = state.risk ? `risk ${state.risk}` : state.p ? `p ${state.p}` : "";
   const chances = [0.25, 0.5, 0.75, 0.9].map((share) => [`p ${share}`, `hits at least ${percent(share)} likely`]);
@@ -187,12 +194,14 @@ export function chips(now) {
   if (now.p) made.push(chip(`at least ${percent(Number(now.p))} likely`, () => go({ p: "" })));
   if (now.risk) made.push(chip(`risk of at most ${percent(Number(now.risk))}`, () => go({ risk: "" })));
   if (now.deadline) made.push(chip(`within ${now.deadline} ms`, () => go({ deadline: "" })));
-  return made.length ? make("ul", { class: "chips", "aria-label": "Filters in force" }, made.map((one) => make("li", {}, one))) : null;
+  if (!made.length) return null;
+  return make("ul", { class: "chips", "aria-label": "Filters in force" }, made.map((one) => make("li", {}, one)));
 }
 
 function chip(text, remove) {
-  return make("button", { type: "button", class: "chip", on: { click: remove } }, text,
-    make("span", { class: "unseen" }, ": take this filter away"), make("span", { "aria-hidden": "true" }, "×"));
+  const label = `${text}: take this filter away`;
+  return make("button", { type: "button", class: "chip", "aria-label": label, on: { click: remove } },
+    text, make("span", { "aria-hidden": "true" }, "×"));
 }
 
 function told(clause) {
@@ -203,5 +212,3 @@ function told(clause) {
   if (low === false) return `${clause.field} up to ${high}`;
   return high === false ? `${clause.field} from ${low}` : `${clause.field} ${low} to ${high}`;
 }
-
-export const fieldsTold = () => counted(Object.keys(fields?.fields ?? {}).length, "field");

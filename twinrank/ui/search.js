@@ -65,7 +65,7 @@ export async function show(state) {
     if (error.name === "AbortError" || running !== mine) return;
     found = null;
     fill(byId("view"), filters.chips(state), make("div", { class: "notice error", role: "alert" },
-      error.message.split("\n").map((line, number) => make(number ? "pre" : "p", {}, line))));
+      error.message.split("\n").map((line) => make("p", {}, line))));
   } finally {
     clearTimeout(slow);
     if (running === mine) {
@@ -95,7 +95,7 @@ function welcome() {
   byId("view").removeAttribute("aria-busy");
   const held = filters.documents();
   fill(byId("view"), make("div", { class: "welcome" },
-    make("h1", {}, held === null ? "Search" : `Search ${counted(held, "document")}`),
+    make("h2", {}, held === null ? "Search" : `Search ${counted(held, "document")}`),
     make("p", {}, "Ask in your own words; results come as you type. Every hit says how sure it is and why it is there.")));
 }
 
@@ -115,7 +115,7 @@ function draw(state) {
   const nothing = !results.hits.length || (results.verdict && !results.verdict.answered);
   fill(byId("view"),
     make("div", { class: "head" },
-      make("h1", { class: "count" }, nothing ? "No hits" : counted(results.hits.length, "hit"),
+      make("h2", { class: "count" }, nothing ? "No hits" : counted(results.hits.length, "hit"),
         of === null ? null : make("span", { class: "soft" }, ` of ${counted(of, "document")}`)),
       make("p", { class: "soft time" }, milliseconds(1000 * results.seconds)),
       answer.button(state)),
@@ -123,14 +123,14 @@ function draw(state) {
     make("div", { id: "answer", "aria-live": "polite" }),
     notes(results),
     nothing ? empty(results, state) : null,
-    results.hits.length ? make("ol", { class: "hits" }, results.hits.map((hit, place) => item(hit, marks[place], state))) : null);
+    make("ol", { class: "hits", hidden: !results.hits.length },
+      results.hits.map((hit, place) => item(hit, marks[place], state))));
   answer.resume(state);
   current(state.doc);
 }
 
 function notes(results) {
-  const told = [...results.notes];
-  return told.map((note) => notice(note));
+  return results.notes.map((note) => notice(note));
 }
 
 function empty(results, state) {
@@ -138,7 +138,7 @@ function empty(results, state) {
   if (verdict && !verdict.answered) {
     const needed = percent(verdict.threshold);
     return make("div", { class: "nothing" },
-      make("h2", {}, "Nothing relevant found"),
+      make("h3", {}, "Nothing relevant found"),
       make("p", {}, verdict.probability > 0
         ? `The likeliest document is relevant with a probability of ${percent(verdict.probability)}; `
           + (verdict.risk === null ? `at least ${needed} was asked for.`
@@ -147,8 +147,8 @@ function empty(results, state) {
       verdict.left_out ? make("p", {}, make("button", { type: "button", on: { click: () => go({ p: "", risk: "" }) } },
         `Show the ${counted(verdict.left_out, "hit")} left out`)) : null);
   }
-  return make("div", { class: "nothing" }, make("h2", {}, "Nothing found"),
-    make("p", {}, state.where ? "No document that the filters leave has to do with this." : "No document has to do with this."));
+  return make("div", { class: "nothing" }, make("h3", {}, "Nothing found"),
+    make("p", {}, `No document ${state.where ? "that the filters leave " : ""}has to do with this.`));
 }
 
 function item(hit, mark, state) {
@@ -156,7 +156,7 @@ function item(hit, mark, state) {
   return make("li", { class: "hit", data: { id: hit.id } },
     make("div", { class: "worth" }, worth(hit)),
     make("article", {},
-      make("h2", {}, make("a", { class: "open", href: address({ doc: hit.id, tab: "text" }, state) }, title)),
+      make("h3", {}, make("a", { class: "open", href: address({ doc: hit.id, tab: "text" }, state) }, title)),
       make("p", { class: "passage" }, snippet(hit.text, mark)),
       make("p", { class: "under" },
         hit.title && hit.title !== hit.id ? make("span", { class: "id" }, hit.id) : null,

@@ -4,6 +4,8 @@ import { ask } from "./api.js";
 import { byId, fill, folded, make, notice, svg, table } from "./dom.js";
 import { count, milliseconds, signed } from "./format.js";
 
+const COMMAND = "twinrank tune DATA --deadline 50 -c COLLECTION";
+
 let running = null;
 let watching = null;
 
@@ -16,9 +18,9 @@ export async function show() {
     if (running === mine) draw(view, told);
   } catch (error) {
     if (error.name === "AbortError" || running !== mine) return;
-    fill(view, make("div", { class: "welcome" }, make("h1", {}, "Tuning"), error.status === 404
-      ? [make("p", {}, "This collection was not tuned yet. With judged queries, twinrank finds the best pipeline within a deadline:"),
-        make("pre", { tabindex: "0", role: "region", "aria-label": "Command" }, "twinrank tune DATA --deadline 50 -c COLLECTION")]
+    fill(view, make("div", { class: "welcome" }, make("h2", {}, "Tuning"), error.status === 404
+      ? [make("p", {}, "It was not tuned yet. With judged queries, the best pipeline within a deadline is found by"),
+        make("pre", { tabindex: "0", role: "region", "aria-label": "Command" }, COMMAND)]
       : notice(error.message, "error")));
   }
 }
@@ -31,22 +33,24 @@ export function stop() {
 }
 
 function draw(view, told) {
-  const rows = told.finalists.map((row, number) => ({ ...row, number: number + 1, quality: row["nDCG@10"], cost: row.milliseconds.p95 }));
+  const rows = told.finalists.map((row, place) => (
+    { ...row, number: place + 1, quality: row["nDCG@10"], cost: row.milliseconds.p95 }));
   const plot = make("div", { class: "plot" });
   const inUse = rows.find((row) => row.current);
   fill(view, make("div", { class: "tuning" },
-    make("h1", {}, "Tuning"),
-    make("p", { class: "soft" }, `${told.dataset}, split ${told.split}: ${count(told.queries)} queries over ${count(told.documents)} documents; `
-      + `${count(told.pipelines)} pipelines judged, ${rows.length} of them measured.`),
+    make("h2", {}, "Tuning"),
+    make("p", { class: "soft" }, `${told.dataset}, split ${told.split}: ${count(told.queries)} queries over `
+      + `${count(told.documents)} documents; ${count(told.pipelines)} pipelines judged, ${rows.length} of them measured.`),
     make("p", { class: "lead" }, inUse
-      ? [make("strong", {}, inUse.pipeline), " is in use: ", `nDCG@10 ${inUse.quality.toFixed(3)}, ${milliseconds(inUse.cost)} for 95 of 100 queries.`]
+      ? [make("strong", {}, inUse.pipeline), ` is in use: nDCG@10 ${inUse.quality.toFixed(3)}, `
+        + `at most ${milliseconds(inUse.cost)} for 95 of 100 queries.`]
       : "The recipe in use is none of those that were measured."),
     make("figure", {}, plot, make("figcaption", { class: "soft" },
       "Above and to the left is better. The line joins what no other pipeline beats; grey ones are beaten.")),
-    make("h2", {}, "The figures"),
+    make("h3", {}, "The figures"),
     table("Pipelines that were measured, fastest first", [
-      { name: "", kind: "number", of: (row) => row.number },
-      { name: "Pipeline", kind: "name", of: (row) => [row.pipeline, tags(row).map((tag) => make("span", { class: "tag" }, tag))] },
+      { name: "No.", kind: "number", of: (row) => row.number },
+      { name: "Pipeline", kind: "name", of: (row) => [row.pipeline, tagged(row)] },
       { name: "nDCG@10", kind: "number", of: (row) => row.quality.toFixed(4) },
       { name: "Over the default", kind: "number", of: over },
       { name: "p50", kind: "number", of: (row) => milliseconds(row.milliseconds.p50) },
@@ -55,12 +59,13 @@ function draw(view, told) {
     ], rows, (row) => ({ class: row.current ? "current" : null })),
     make("p", { class: "soft" }, `${told.clock === "cpu" ? "Times are of the processor, all threads together. " : ""}`
       + "Differences with 95 % intervals."),
-    make("h2", {}, "The choice"),
-    make("p", {}, make("strong", {}, told.pick.pipeline), `: ${told.pick.reason}. To expect on new queries: nDCG@10 of ${told.pick.expected.toFixed(3)}.`),
+    make("h3", {}, "The choice"),
+    make("p", {}, make("strong", {}, told.pick.pipeline), `: ${told.pick.reason}. To expect on new queries: nDCG@10 of `
+      + `${told.pick.expected.toFixed(3)}.`),
     told.without.length ? make("ul", { class: "plain-list" }, told.without.map((step) => make("li", {},
       `Without ${step.stage}: ${signed(step.loss.mean)} nDCG@10 (${signed(step.loss.low)} to ${signed(step.loss.high)})`
       + `${step.speedup >= 1.1 ? `, ${step.speedup.toFixed(1)}× as fast` : ""}`))) : null,
-    make("h2", {}, "Recipes"),
+    make("h3", {}, "Recipes"),
     rows.map((row) => folded(`${row.number} ${row.pipeline}`,
       make("pre", { tabindex: "0", role: "region", "aria-label": `Recipe ${row.number}` }, row.recipe)))));
   let drawn = 0;
@@ -75,7 +80,11 @@ function draw(view, told) {
   redraw();
 }
 
-const tags = (row) => [row.current && "in use", row.pick && !row.current && "the pick", row.default && "default"].filter(Boolean);
+function tags(row) {
+  return [row.current && "in use", row.pick && !row.current && "the pick", row.default && "default"].filter(Boolean);
+}
+
+const tagged = (row) => tags(row).map((tag) => make("span", { class: "tag" }, tag));
 
 function over(row) {
   if (row.default) return "–";
@@ -122,11 +131,14 @@ function point(row, x, y) {
 function label(row, x, y, frame, taken) {
   const said = tags(row).join(", "), long = 7 * said.length;
   const spots = [
-    { left: x - long / 2, y: y - 24 }, { left: x - long / 2, y: y + 24 }, { left: x - 10 - long, y: y - 24 }, { left: x + 10, y: y + 24 },
-    { left: x + 10, y: y - 24 }, { left: x - 10 - long, y: y + 24 }, { left: x + 18, y }, { left: x - 18 - long, y },
+    { left: x - long / 2, y: y - 24 }, { left: x - long / 2, y: y + 24 }, { left: x - 10 - long, y: y - 24 },
+    { left: x + 10, y: y + 24 }, { left: x + 10, y: y - 24 }, { left: x - 10 - long, y: y + 24 },
+    { left: x + 18, y }, { left: x - 18 - long, y },
   ];
-  const free = (spot) => spot.left >= frame.left && spot.left + long <= frame.right && spot.y > frame.top - 10 && spot.y < frame.bottom
-    && taken.every((other) => spot.left > other.right || spot.left + long < other.left || Math.abs(spot.y - other.y) > 18);
+  const inside = (spot) => spot.left >= frame.left && spot.left + long <= frame.right
+    && spot.y > frame.top - 10 && spot.y < frame.bottom;
+  const apart = (spot, other) => spot.left > other.right || spot.left + long < other.left || Math.abs(spot.y - other.y) > 18;
+  const free = (spot) => inside(spot) && taken.every((other) => apart(spot, other));
   const spot = spots.find(free) ?? spots[0];
   taken.push({ left: spot.left, right: spot.left + long, y: spot.y });
   return svg("text", { class: row.current ? "name current" : "name", x: spot.left, y: spot.y + 4 }, said);

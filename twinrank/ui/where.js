@@ -26,8 +26,11 @@ function clause(one) {
 }
 
 export function name(field) {
-  return BARE.test(field) && !KEYWORDS.has(field.toLowerCase()) ? field : `\`${field.replaceAll("`", "``")}\``;
+  return BARE.test(field) && !isKeyword(field) ? field : `\`${field.replaceAll("`", "``")}\``;
 }
+
+/** Whether a name begins as a keyword does: `in` as well as `in.print`. */
+const isKeyword = (word) => KEYWORDS.has(word.split(".")[0].toLowerCase());
 
 export function literal(value) {
   if (typeof value === "boolean") return String(value);
@@ -110,7 +113,7 @@ class Reader {
   _field() {
     const { quoted, word } = this.token ?? {};
     if (quoted) return this._taken(quoted.slice(1, -1).replaceAll("``", "`"));
-    if (!word || KEYWORDS.has(word.toLowerCase())) throw new NoClause();
+    if (!word || isKeyword(word)) throw new NoClause();
     return this._taken(word);
   }
 
