@@ -19,7 +19,7 @@ class Lane:
 
     A burst may fill the queue. Once it is full, though, more comes in than can be done, and a full queue would only make
     everybody wait: from then on `standing` requests may wait, enough to keep the threads busy, until a second passes in which
-    few were refused. (In the spirit of Nichols and Jacobson 2012, Controlling Queue Delay: a queue is for bursts, not for standing in.)
+    few were refused. (After Nichols and Jacobson 2012, Controlling Queue Delay: a queue is for bursts, not for standing in.)
 
     Everything but the work itself runs on the event loop, so that counting needs no lock.
     """
