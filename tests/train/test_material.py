@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +81,24 @@ def test_the_positive_of_a_judged_query_is_the_passage_with_its_words(make: Call
     assert found.documents == [("long",)]
     assert len(found.passages) > 3
     assert found.known["hens"] == {text for text in found.passages if text not in ("Cows.", *example.positives)}
+
+
+class Writer:
+    """Writes one query a passage, of its last word."""
+
+    def write(self, passages: list[str]) -> Iterator[tuple[str, ...]]:
+        return iter([(f"what about the {passage.split()[-1].strip('.')}",) for passage in passages])
+
+
+def test_queries_that_a_model_writes_are_of_the_document_that_it_was_shown(animals: Collection) -> None:
+    found = of_collection(animals, ways=(), writer=Writer())  # type: ignore[arg-type]
+    asked = {
+        example.query: (example.positives[0], names) for example, names in zip(found.examples, found.documents, strict=True)
+    }
+    assert len(asked) == 4
+    passage, names = asked["what about the forest"]
+    assert "fox" in passage
+    assert names == ("d0",)
 
 
 def test_a_collection_that_allows_no_example_is_refused(make: Callable[..., Collection]) -> None:
