@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test torture lint reference sanitize clean
+.PHONY: demo test torture lint extras sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/01_python_docs.py
@@ -22,11 +22,12 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The same answers as sentence-transformers, live: needs torch, some 200 MB, and no GPU.
-reference: $(VENV)/tested
+# What `make test` leaves out, because it takes torch or other large libraries, about a minute to install, and no GPU: training,
+# the adapters, and the same answers as sentence-transformers, live.
+extras: $(VENV)/tested
 	$(PIP) install "torch==2.13.0"
-	$(PIP) install ".[reference]"
-	$(BIN)/python -m pytest tests/models
+	$(PIP) install --editable ".[train,mteb]" --group adapters
+	$(BIN)/python -m pytest tests/train tests/adapters tests/models
 
 # The engine's tests and its fuzz target under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/tested

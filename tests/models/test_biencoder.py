@@ -112,7 +112,7 @@ def test_the_native_int8_stays_close_to_the_reference(minilm_folder: Path, monke
 
 def test_live_sentence_transformers_agrees(tiny: ModuleType, tmp_path: Path) -> None:
     """On texts and a seed that no golden file has; runs where the reference libraries are installed."""
-    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[reference]")
+    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[train]")
     reference = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     random = np.random.default_rng()
     texts = [" ".join(random.choice(tiny.WORDS, random.integers(0, 40))) for _ in range(20)]

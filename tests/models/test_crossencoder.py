@@ -53,7 +53,7 @@ def test_every_family_agrees_with_sentence_transformers(
 
 def test_live_sentence_transformers_agrees(tiny: ModuleType, tmp_path: Path) -> None:
     """Activation included; runs where the reference libraries are installed."""
-    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[reference]")
+    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[train]")
     reference = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     for family in FAMILIES:
         folder = tiny.write_trunk(tmp_path / family, family, labels=1, seed=int(np.random.default_rng().integers(1 << 30)))

@@ -70,7 +70,7 @@ def test_a_router_of_sentence_transformers_opens_here(
 
 
 def test_a_saved_model_opens_in_live_sentence_transformers(twin: TwinTower, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[reference]")
+    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[train]")
     reference = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     model = reference.SentenceTransformer(str(twin.save(tmp_path / "saved")), device="cpu")
     np.testing.assert_allclose(twin.encode(TEXTS, side="query"), model.encode_query(TEXTS), atol=1e-5)
@@ -78,7 +78,7 @@ def test_a_saved_model_opens_in_live_sentence_transformers(twin: TwinTower, tmp_
 
 
 def test_a_model_that_live_sentence_transformers_saved_opens_here(narrow: Path, router: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[reference]")
+    pytest.importorskip("torch", reason="torch is not installed: pip install twinrank[train]")
     reference = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     model = reference.SentenceTransformer(str(router), device="cpu")
     model.save_pretrained(str(tmp_path / "theirs"))
