@@ -74,6 +74,12 @@ def tiny_colbert() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def fixed_models() -> ModuleType:
+    """Models whose outputs are given by hand; needs torch."""
+    return load_by_place("train/fixed")
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random bi-encoder."""
     folder: Path = tiny.write_bi_encoder(tmp_path_factory.mktemp("tiny") / "bi-encoder")

@@ -24,7 +24,7 @@ import torch
 from sentence_transformers.base.losses.merged_forward import embed_columns, embed_columns_padded
 from sentence_transformers.cross_encoder import losses as of_pairs
 from sentence_transformers.multi_vector_encoder import losses as of_tokens
-from sentence_transformers.multi_vector_encoder.scoring import colbert_scores_pairwise
+from sentence_transformers.multi_vector_encoder.scoring import colbert_kd_scores, colbert_scores_pairwise
 from sentence_transformers.sentence_transformer import losses as of_vectors
 from sentence_transformers.util import batch_to_device, cos_sim, dot_score, maxsim, pairwise_cos_sim, pairwise_dot_score
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ def kl(model: Any, settings: LossSettings) -> nn.Module:
     Hinton et al. 2015; into one vector a text Lin et al. 2020, into late interaction Santhanam et al. 2022.
     """
     if is_late(model):
-        return of_tokens.MultiVectorDistillKLDivLoss(model, student_temperature=_temperature(model, settings))
+        return of_tokens.MultiVectorDistillKLDivLoss(model, similarity_fct=_scaled(colbert_kd_scores, model, settings))
     if is_cross_encoder(model):
         return ListKL(model, settings.temperature or 1.0)
     return of_vectors.DistillKLDivLoss(model, similarity_fct=_scaled(_pairwise(model), model, settings))
