@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -268,3 +269,26 @@ def test_the_log_of_changes_is_kept_for_what_is_not_on_disk(tmp_path: Path, monk
     with Collection(notes.path) as again:
         assert len(again.search("fresh", 999).hits) == 60
         assert (again.notices, again.check().problems) == ([], ())
+
+
+def test_an_index_of_sqlite_s_that_leads_astray_is_told_when_the_collection_is_opened(tmp_path: Path) -> None:
+    with Collection(tmp_path / "notes", model="none") as notes:
+        notes.add([{"id": f"identity{number}", "text": f"text {number}"} for number in range(50)])
+    content = (tmp_path / "notes" / "store.db").read_bytes()
+    places = [found.start() for found in re.finditer(b"identity7[^0-9]", content)]
+    lost = 0
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        (tmp_path / "notes" / "store.db").write_bytes(damaged)
+        with Collection(tmp_path / "notes") as again:
+            try:
+                lost += again.get(["identity7"]) == [None]
+            except StorageError:
+                continue  # the row itself: its checksum tells
+            assert "is damaged: SQLite's integrity check" in again.notices[0]
+            assert not again.check().ok
+    assert lost == 1
+    (tmp_path / "notes" / "store.db").write_bytes(content)
+    with Collection(tmp_path / "notes") as again:
+        assert (again.get(["identity7"]) != [None], again.notices) == (True, [])

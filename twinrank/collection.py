@@ -88,6 +88,9 @@ class Collection(Asking):
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
             self._note_cut(chosen)
+        elif problems := self.store.check_structure():
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            self.notices.append(f"{self.store.path} is damaged: {problems[0]}{more}; restore it from a copy")
         self._noted: set[str] = set()
         self._lock = threading.RLock()
         self._calibrated = Calibrated(self.path, self._note_once)

@@ -164,9 +164,9 @@ def _try_one(folder: Path, right: list[Answers]) -> tuple[list[str], str]:
         with open_collection(folder) as collection:
             found = _ask_everything(collection)
             notices = list(collection.notices)
-        if notices:
-            told = True
+        if any("made anew" in notice for notice in notices):
             verdicts.append("index made anew, and told")
+        told = told or bool(notices)
         if found in right:
             verdicts.append("right answers")
         elif _is_told(found, right):
@@ -174,7 +174,8 @@ def _try_one(folder: Path, right: list[Answers]) -> tuple[list[str], str]:
         elif any("lost its latest changes" in notice for notice in notices):
             verdicts.append("right answers of an older state, and told")
         else:
-            verdicts.append("wrong answer until checked" if told else "wrong answer")
+            opened = any("is damaged" in notice for notice in notices)
+            verdicts.append(f"wrong answer{', told when opened' if opened else ' until checked' if told else ''}")
             detail = str([one for one, two in zip(found, right[0], strict=True) if one != two][:1])[:300]
     except TwinrankError as error:
         told = True

@@ -237,6 +237,7 @@ class Database:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA journal_size_limit=16777216")
             connection.execute("PRAGMA cache_size=-16384")  # 16 MiB
+            connection.execute("PRAGMA cell_size_check=ON")  # a damaged page is told where it is read, rather than believed
             connection.create_function("is_like", 2, is_like, deterministic=True)
         except BaseException:
             connection.close()
