@@ -36,7 +36,7 @@ FLOORS = [
     {"tune"},
     {"train"},
     {"show"},
-    {"serve"},
+    {"serve", "mcp"},
     {"cli"},
     {"__main__"},
 ]

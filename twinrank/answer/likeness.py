@@ -59,11 +59,15 @@ class Likeness:
 
     def score(self, question: str, texts: Sequence[str], titled: Sequence[str], documents: Sequence[float]) -> Values:
         """(texts,), 0 to 1; `titled` are the texts behind their titles, `documents` what the search gave to their documents."""
-        by_model, by_words, by_document = SHARES[self.kind]
-        scores = by_words * spread(self.words.shared(question, texts)) + by_document * spread(documents)
+        shares = np.array(SHARES[self.kind])
+        return np.asarray(self.columns(question, texts, titled, documents) @ shares / shares.sum(), np.float64)
+
+    def columns(self, question: str, texts: Sequence[str], titled: Sequence[str], documents: Sequence[float]) -> Values:
+        """What model, words and document say, each spread over 0 to 1: (texts, 3)."""
+        read = np.zeros(len(texts))
         if self.read is not None:
-            scores += by_model * spread(self.read(question, titled if self.kind == "cross-encoder" else texts))
-        return scores / (by_model + by_words + by_document)
+            read = spread(self.read(question, titled if self.kind == "cross-encoder" else texts))
+        return np.column_stack([read, spread(self.words.shared(question, texts)), spread(documents)])
 
     def without_model(self) -> Likeness:
         return Likeness("words", "the words they share", self.words)

@@ -25,6 +25,8 @@ ENOUGH = 0.66
 """From here on a claim counts as supported, with vectors…"""
 ENOUGH_WORDS = 0.52
 """…and by words alone; both as `python bench/answers.py support` finds them on dev parts of mrpc, stsb_en and squad_sent."""
+FOREIGN = 0.35
+"""The share of its words below which a clause has nothing to do with what is cited."""
 ENTAILED = 0.5
 SIMILAR = 0.66
 """Of a cross-encoder that says how alike two sentences are, from 0 to 1."""
@@ -77,8 +79,8 @@ class Verifier(Protocol):
 class LikenessVerifier:
     """Cosine to the likest cited sentence, mixed with the share of the claim's words that the cited passages hold.
 
-    A claim of several clauses is as well supported as its weakest. A claim that is negated where its likest sentence is not, or
-    the other way round, is not supported.
+    Each clause of a claim has to share some words with what is cited. A claim that is negated where its likest sentence is not,
+    or the other way round, is not supported.
     """
 
     words: Words
@@ -92,26 +94,11 @@ class LikenessVerifier:
         return "shared words, numbers and negation" if self.encode is None else "likeness, shared words, numbers and negation"
 
     def check(self, claim: str, evidence: Evidence) -> Finding:
-        found = [self._clause(clause, evidence) for clause in self._clauses(claim)]
-        return min(found, key=lambda finding: (finding.holds, finding.support))
-
-    def _clauses(self, claim: str) -> list[str]:
-        """The claim's clauses, those of a word or two with the one before."""
-        clauses: list[str] = []
-        for piece in _CLAUSE.split(claim):
-            if clauses and len(self.words.terms(piece)) < FEWEST_TERMS:
-                clauses[-1] += f" {piece}"
-            else:
-                clauses.append(piece)
-        return clauses
-
-    def _clause(self, claim: str, evidence: Evidence) -> Finding:
-        """The cosine to the likest sentence or pair of neighbours, since a claim may sum up two."""
         said, whole = list(evidence.sentences), evidence.whole
         support, enough = float(self.words.shared(claim, [whole])[0]), ENOUGH_WORDS
         if self.encode is None:
             nearest = said[int(np.argmax(self.words.shared(claim, said)))]
-        else:
+        else:  # of single sentences and of neighbours together, since a claim may sum up two
             texts = [*said, *(f"{one} {two}" for one, two in pairwise(said))]
             vectors = self.encode([claim, *texts])  # (1 + texts, dimension)
             cosines = vectors[1:] @ vectors[0]
@@ -123,7 +110,20 @@ class LikenessVerifier:
             return Finding(support, False, f"what it cites does not have the number {missing[0]}")
         if bool(_NEGATION.search(claim)) != bool(_NEGATION.search(nearest)):
             return Finding(support, False, "of this sentence and the likest that it cites, one is negated")
+        foreign = [clause for clause in self._clauses(claim) if float(self.words.shared(clause, [whole])[0]) < FOREIGN]
+        if foreign and support >= enough:
+            return Finding(support, False, f"what it cites does not say: {foreign[0]}")
         return Finding(support, support >= enough, "" if support >= enough else "what it cites says something else")
+
+    def _clauses(self, claim: str) -> list[str]:
+        """The claim's clauses, those of a word or two with the one before: the last may have nothing to do with the others."""
+        clauses: list[str] = []
+        for piece in _CLAUSE.split(claim):
+            if clauses and len(self.words.terms(piece)) < FEWEST_TERMS:
+                clauses[-1] += f" {piece}"
+            else:
+                clauses.append(piece)
+        return clauses
 
 
 @dataclass(frozen=True)

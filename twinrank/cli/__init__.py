@@ -17,6 +17,7 @@ from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
 from twinrank.cli.mine import mine
 from twinrank.cli.sections import Sections
+from twinrank.cli.mcp import mcp
 from twinrank.cli.serve import serve
 from twinrank.cli.train import distill, train
 from twinrank.cli.tune import tune
@@ -38,7 +39,7 @@ def twinrank() -> None:
 
 twinrank.add_section("Collect", documents.index, documents.add, documents.delete, documents.get, documents.watch)
 twinrank.add_section("Ask", documents.search, answer, documents.similar, explain)
-twinrank.add_section("Serve", serve)
+twinrank.add_section("Serve", serve, mcp)
 twinrank.add_section("Measure", evaluate.eval_, compare)
 twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine, adapt, train, distill)
 twinrank.add_section(
