@@ -57,8 +57,13 @@ def python() -> str:
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES"
     )
-    blocks = "\n\n".join(f"::: {home}.{name}" for name, home in sorted(homes.items(), key=lambda item: item[0].lower()))
+    blocks = "\n\n".join(f"::: {home}.{name}" for name, home in sorted(homes.items(), key=by_use))
     return f"# Python\n\nThe names that `from twinrank import …` gives.\n\n{blocks}\n"
+
+
+def by_use(entry: tuple[str, str]) -> tuple[bool, str]:
+    """A collection first, for most need nothing else."""
+    return entry[0] != "Collection", entry[0].lower()
 
 
 def read(name: str) -> str:
