@@ -12,8 +12,8 @@ import * as tuning from "./tuning.js";
 const VIEWS = {
   search: ["Search", search], compare: ["Compare", compare], collection: ["Collection", collection], tuning: ["Tuning", tuning],
 };
-const PAUSE = 150; // milliseconds without a key until a query is asked
-const LONGER_PAUSE = 500; // where every architecture is asked
+const PAUSE = 150; // milliseconds without a key until a query is asked; as long as a search takes, where that is longer…
+const LONGEST_PAUSE = 600; // …but no longer than this
 
 const box = byId("query");
 let typing = null;
@@ -56,9 +56,13 @@ function ask({ replace }) {
   go({ q: box.value.trim() ? box.value : "", view, doc: "", tab: "text" }, { replace: replace && state.view === view });
 }
 
+function pause() {
+  return read().view === "compare" ? LONGEST_PAUSE : Math.max(PAUSE, Math.min(search.took(), LONGEST_PAUSE));
+}
+
 box.addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(() => ask({ replace: true }), read().view === "compare" ? LONGER_PAUSE : PAUSE);
+  typing = setTimeout(() => ask({ replace: true }), pause());
 });
 
 byId("ask").addEventListener("submit", (event) => {
@@ -78,8 +82,8 @@ addEventListener("keydown", (event) => {
     box.select();
   } else if (event.key === "Escape") {
     if (!escape(inBox)) return;
-  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && (inBox || inHit)) {
-    if (inBox && event.key === "ArrowUp") return;
+  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && (inBox || inHit || at === document.body)) {
+    if (!inHit && event.key === "ArrowUp") return;
     if (!search.step(event.key === "ArrowDown" ? 1 : -1)) return;
   } else return;
   event.preventDefault();
@@ -116,4 +120,4 @@ filters.load().then(() => {
   if (!read().q) fill(byId("view"), notice(error.message, "error"));
 });
 show(read());
-if (!read().doc && matchMedia("(hover: hover)").matches) box.focus();
+if (!read().q && !read().doc && matchMedia("(hover: hover)").matches) box.focus();

@@ -169,11 +169,11 @@ function options() {
     id, on: { change: (event) => change(chosenAs(event.target.value)) },
   }, withChosen(entries, chosen).map(([given, told]) => make("option", { value: given, selected: given === chosen }, told))));
   const sure = state.risk ? `risk ${state.risk}` : state.p ? `p ${state.p}` : "";
-  const chances = [0.25, 0.5, 0.75, 0.9].map((share) => [`p ${share}`, `hits at least ${percent(share)} likely`]);
-  const risks = [0.05, 0.1, 0.2].map((share) => [`risk ${share}`, `answers of which at most ${percent(share)} fail`]);
+  const chances = [0.25, 0.5, 0.75, 0.9].map((share) => [`p ${share}`, `at least ${percent(share)} likely`]);
+  const risks = [0.05, 0.1, 0.2].map((share) => [`risk ${share}`, `at most ${percent(share)} wrong`]);
   return group("Options",
     select("f-k", "Hits", state.k, [["10", "10"], ["20", "20"], ["50", "50"]], (k) => ({ k })),
-    calibrated || sure ? select("f-sure", "Show", sure, [["", "whatever is found"], ...chances, ...risks], (given) => {
+    calibrated || sure ? select("f-sure", "Show", sure, [["", "all that is found"], ...chances, ...risks], (given) => {
       const [kind, number] = given.split(" ");
       return { p: kind === "p" ? number : "", risk: kind === "risk" ? number : "" };
     }) : null,
@@ -192,7 +192,7 @@ export function chips(now) {
   const without = (clause) => write(clauses.filter((one) => one !== clause));
   const made = clauses.map((clause) => chip(told(clause), () => go({ where: without(clause), doc: "" })));
   if (now.p) made.push(chip(`at least ${percent(Number(now.p))} likely`, () => go({ p: "" })));
-  if (now.risk) made.push(chip(`risk of at most ${percent(Number(now.risk))}`, () => go({ risk: "" })));
+  if (now.risk) made.push(chip(`at most ${percent(Number(now.risk))} wrong answers`, () => go({ risk: "" })));
   if (now.deadline) made.push(chip(`within ${now.deadline} ms`, () => go({ deadline: "" })));
   if (!made.length) return null;
   return make("ul", { class: "chips", "aria-label": "Filters in force" }, made.map((one) => make("li", {}, one)));

@@ -77,6 +77,9 @@ export async function show(state) {
   }
 }
 
+/** Milliseconds that the last search took. */
+export const took = () => 1000 * (found?.results.seconds ?? 0);
+
 /** Draw again, once more is known of the collection. */
 export function refresh(state) {
   if (found) draw(state);

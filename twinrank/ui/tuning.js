@@ -114,16 +114,16 @@ function pareto(rows, width) {
     svg("text", { class: "tick", x: frame.right, y: height - 6, "text-anchor": "end" }, "p95 in ms, logarithmic →"),
     svg("text", { class: "tick", x: 4, y: 12 }, "↑ nDCG@10"),
     path ? svg("path", { class: "front", d: `${path}H${frame.right}` }) : null,
-    rows.map((row) => point(row, x(row.cost), y(row.quality))),
+    rows.map((row) => point(row, x(row.cost), y(row.quality), width < 500 ? 7.5 : 9.5)),
     rows.filter((row) => tags(row).length).map((row) => label(row, x(row.cost), y(row.quality), frame, taken)));
 }
 
-function point(row, x, y) {
+function point(row, x, y, radius) {
   const kind = row.current ? "point current" : row.on_front ? "point on-front" : "point";
   return svg("g", { class: kind },
     svg("title", {}, `${row.number} ${row.pipeline}: nDCG@10 ${row.quality.toFixed(4)}, p95 ${milliseconds(row.cost)}`),
-    row.current ? svg("circle", { class: "ring", cx: x, cy: y, r: 14 }) : null,
-    svg("circle", { cx: x, cy: y, r: 9.5 }),
+    row.current ? svg("circle", { class: "ring", cx: x, cy: y, r: radius + 4.5 }) : null,
+    svg("circle", { cx: x, cy: y, r: radius }),
     svg("text", { x, y: y + 4, "text-anchor": "middle" }, row.number));
 }
 
