@@ -25,6 +25,11 @@ from twinrank.serve.state import KEY_SCHEMES, State
 
 ROUTERS = ("search", "documents", "embeddings", "rerank", "answers", "health", "metrics", "page")
 """Modules of this room with a function `router`."""
+UNROUTED = {
+    404: "there is nothing at this address; /openapi.json says what there is",
+    405: "this address does not take this method; /openapi.json says which it takes",
+}
+"""What FastAPI's own refusals are in words."""
 WARMING = "what is this collection about?"
 
 
@@ -81,8 +86,10 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
-        refusal = error if isinstance(error, Refusal) else Refusal(error.status_code, str(error.detail), headers=error.headers)
-        return refusal.response
+        if isinstance(error, Refusal):
+            return error.response
+        message = UNROUTED.get(error.status_code, str(error.detail))
+        return Refusal(error.status_code, message, headers=error.headers).response
 
     @app.exception_handler(TwinrankError)
     async def refuse_error(_: Request, error: TwinrankError) -> Response:

@@ -5,6 +5,7 @@ A router's file has one function `router(state) -> APIRouter`, made by one of `o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from time import perf_counter
@@ -21,6 +22,7 @@ from twinrank.serve.metrics import Metrics
 from twinrank.serve.refusals import Refusal
 from twinrank.serve.settings import Settings
 
+LOG = logging.getLogger("twinrank.serve")
 T = TypeVar("T")
 LaneName = Literal["search", "encode", "write", "model"]
 
@@ -53,11 +55,11 @@ class State:
 
     async def search(self, ask: Callable[[], T]) -> T:
         """Ask the collection something, in a thread; refused at once (503) where too many wait. Reads only."""
-        return await self.lanes["search"].run(ask)
+        return await self._run("search", ask)
 
     async def encode(self, ask: Callable[[], T]) -> T:
         """Run a model, in a thread of those that are kept for it."""
-        return await self.lanes["encode"].run(ask)
+        return await self._run("encode", ask)
 
     async def ask_model(self, ask: Callable[[], T]) -> T:
         """Ask the collection something that a language model elsewhere takes part in."""
@@ -65,7 +67,14 @@ class State:
 
     async def write(self, change: Callable[[], T]) -> T:
         """Change the collection; one change at a time."""
-        return await self.lanes["write"].run(change)
+        return await self._run("write", change)
+
+    async def _run(self, lane: LaneName, work: Callable[[], T]) -> T:
+        try:
+            return await self.lanes[lane].run(work)
+        finally:
+            while self.collection.notices:
+                LOG.warning("%s", self.collection.notices.pop(0))
 
     def close(self) -> None:
         for lane in self.lanes.values():
