@@ -280,3 +280,25 @@ def test_without_the_library_the_extra_is_named(command: list[str], tmp_path: Pa
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert "pip install 'twinrank[mcp]'" in ended.stderr
+
+
+# -- the page that tells how -------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "mcp.md").read_text(encoding="utf-8")
+
+
+def test_what_is_to_be_pasted_starts_this_command(notes: Collection) -> None:
+    pasted = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+    assert len(pasted) == 2
+    for block in pasted:
+        (entry,) = (block.get("mcpServers") or block["servers"]).values()
+        assert Path(entry["command"]).name == "twinrank"
+        assert entry["args"] == ["mcp", "-c", "/home/me/notes.twinrank"]
+
+
+def test_the_page_tells_of_every_tool_and_argument(notes: Collection) -> None:
+    tools = using(create_server(notes), lambda client: client.list_tools()).tools
+    for tool in tools:
+        row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{tool.name}` |"))
+        told = re.findall(r"`(\w+)`", row.split("|")[2])
+        assert told == list(tool.input_schema["properties"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from twinrank.answer.answering import Means
 from twinrank.answer.excerpts import Count
-from twinrank.answer.likeness import Likeness, Words
+from twinrank.answer.likeness import Likeness, Terms, Words
 from twinrank.answer.support import LikenessVerifier, ModelVerifier, Verifier
 from twinrank.assembly import Assembly
 from twinrank.index.words import WordIndex
@@ -25,7 +25,9 @@ WORD = re.compile(r"\S+")
 def means_of(assembly: Assembly, index: WordIndex, verifier: str | CrossEncoder | None = None) -> Means:
     """By the models that the recipe names: a cross-encoder before an encoder, an encoder before words alone."""
     words = Words(assembly.analyzer, lambda term: index.bound([term]))
-    return Means(_count(assembly.loaded), _likeness(assembly, words), lambda: _verifier(assembly.loaded, words, verifier))
+    return Means(
+        _count(assembly.loaded), _likeness(assembly, words), lambda: _verifier(assembly.loaded, assembly.analyzer, verifier)
+    )
 
 
 def _count(loaded: Loaded) -> Count:
@@ -41,33 +43,33 @@ def _likeness(assembly: Assembly, words: Words) -> Likeness:
     if readers:
         scorer = loaded.scorer(readers[-1])
         return Likeness(
-            "cross-encoder", scorer.name, words, lambda question, texts: scorer.score([(question, text) for text in texts])
+            "cross-encoder", scorer.name, words, lambda asked, texts: loaded.score(scorer, [(asked, t) for t in texts])
         )
     if (encoder := loaded.encoder) is not None:
-        embed = _embedder(encoder)
-        return Likeness(
-            "bi-encoder",
-            encoder.name,
-            words,
-            lambda question, texts: embed(texts) @ normalize(loaded.query_vector(encoder, question)[None])[0],
-        )
+        embed = _embedder(loaded, encoder)
+
+        def compare(asked: str, texts: Sequence[str]) -> Scores:
+            return np.asarray(embed(texts) @ normalize(loaded.query_vector(encoder, asked)[None])[0], np.float32)
+
+        return Likeness("bi-encoder", encoder.name, words, compare)
     if (late := loaded.late) is not None:
 
-        def read(question: str, texts: Sequence[str]) -> Scores:
-            return maxsim(late.encode([question], side="query")[0], late.encode(texts))
+        def align(asked: str, texts: Sequence[str]) -> Scores:
+            return maxsim(loaded.encode(late, [asked], "query")[0], loaded.encode(late, texts, "document"))
 
-        return Likeness("late interaction", late.name, words, read)
+        return Likeness("late interaction", late.name, words, align)
     return Likeness("words", "", words).without_model()
 
 
-def _embedder(encoder: Encoder) -> Callable[[Sequence[str]], Vectors]:
-    """Texts → vectors of length 1; what is longer than the encoder takes is cut without a word, as a sentence seldom is."""
-    return lambda texts: normalize(np.asarray(encoder.embed(encoder.tokenize(texts)), np.float32))
+def _embedder(loaded: Loaded, encoder: Encoder) -> Callable[[Sequence[str]], Vectors]:
+    """Texts → vectors of length 1: (texts, dimension)."""
+    return lambda texts: normalize(np.stack(loaded.encode(encoder, texts, "document")))
 
 
-def _verifier(loaded: Loaded, words: Words, asked: str | CrossEncoder | None) -> Verifier:
+def _verifier(loaded: Loaded, terms: Terms, asked: str | CrossEncoder | None) -> Verifier:
     if asked is not None:
         return ModelVerifier(asked if isinstance(asked, CrossEncoder) else CrossEncoder(asked))
+    words = Words(terms, lambda _: 1.0)  # each word the same: that is how the thresholds were chosen
     if loaded.encoder is None:
         return LikenessVerifier(words)
-    return LikenessVerifier(words, _embedder(loaded.encoder), loaded.contrast)
+    return LikenessVerifier(words, _embedder(loaded, loaded.encoder), loaded.contrast)
