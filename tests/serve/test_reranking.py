@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,26 @@ def test_what_was_cut_is_named_and_refused_where_it_may_not_be_cut(client: TestC
     refused = client.post("/rerank", json={"query": QUERY, "texts": texts, "truncate": False})
     assert refused.status_code == 413
     assert "text 1 is longer" in refused.json()["error"]["message"]
+
+
+def test_a_deadline_leaves_out_what_there_was_no_time_for_and_names_it(client: TestClient) -> None:
+    texts = TEXTS * 10
+    none = ask(client, "/v1/rerank", documents=texts, deadline=0)
+    assert (none["results"], none["unscored"]) == ([], list(range(40)))
+    whole = ask(client, "/v1/rerank", documents=texts)
+    assert whole["unscored"] == []
+    assert ask(client, "/v1/rerank", documents=texts, deadline=60_000)["results"] == whole["results"]
+
+
+def test_a_deadline_that_comes_in_between_keeps_what_was_scored(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(1000)
+    monkeypatch.setattr("twinrank.serve.models.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("twinrank.serve.rerank.perf_counter", lambda: 1000)
+    texts = [f"{text} {number}" for number in range(10) for text in TEXTS]
+    part = ask(client, "/v1/rerank", documents=texts, deadline=3000)
+    assert part["unscored"] == list(range(24, 40))  # three looks at the clock, eight texts each
+    monkeypatch.undo()
+    assert part["results"] == ask(client, "/v1/rerank", documents=texts[:24])["results"]
 
 
 def test_without_a_cross_encoder_token_vectors_rerank_and_the_name_says_so(

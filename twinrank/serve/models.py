@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from twinrank.models.lateinteraction import LateInteraction
 from twinrank.serve.refusals import Refusal
 from twinrank.types import Encoder, Scores, Side, Vectors
 
+AT_ONCE = 8
+"""Texts that are scored between two looks at the clock."""
 Means = Literal["cross-encoder", "maxsim", "bi-encoder"]
 Likely = npt.NDArray[np.float64]
 
@@ -55,6 +58,15 @@ class Judged(NamedTuple):
     truncated: list[int]
     """Places of the texts of which the model reads the beginning alone."""
 
+    def followed_by(self, other: Judged) -> Judged:
+        begun = len(self.scores)
+        return Judged(
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.relevance, other.relevance]),
+            self.tokens + other.tokens,
+            self.truncated + [begun + place for place in other.truncated],
+        )
+
 
 @dataclass(frozen=True)
 class Reranker:
@@ -74,7 +86,17 @@ class Reranker:
     def max_tokens(self) -> int:
         return self.model.max_tokens
 
-    def judge(self, query: str, texts: Sequence[str]) -> Judged:
+    def judge(self, query: str, texts: Sequence[str], until: float | None = None) -> Judged:
+        """Scores of the texts; of the first of them where `until`, on the clock of `perf_counter`, comes before the last."""
+        if until is None:
+            return self._judge(query, texts)
+        judged = Judged(np.empty(0), np.empty(0), 0, [])
+        while len(judged.scores) < len(texts) and perf_counter() < until:
+            begun = len(judged.scores)
+            judged = judged.followed_by(self._judge(query, texts[begun : begun + AT_ONCE]))
+        return judged
+
+    def _judge(self, query: str, texts: Sequence[str]) -> Judged:
         if isinstance(self.model, CrossEncoder):
             return self._by_pairs(self.model, query, texts)
         tokens = self.model.tokenize(texts, side="document")

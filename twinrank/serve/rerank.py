@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import numpy as np
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from twinrank.asking import LONGEST_QUERY
 from twinrank.serve.models import Judged, Reranker, require_name, reranker_of
 from twinrank.serve.refusals import Refusal, as_json
 from twinrank.serve.settings import Limits
-from twinrank.serve.shapes import Foreign
-from twinrank.serve.state import State, reading_router
+from twinrank.serve.shapes import Deadline, Foreign
+from twinrank.serve.state import State, reading_router, time_left
 
 Query = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 Given = str | dict[str, Any]
@@ -39,6 +40,9 @@ class RerankAsked(Foreign):
     max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = Field(
         None, description="At most so many parts of a long document are read; here it is the first, which is in every limit."
     )
+    deadline: Deadline | None = Field(
+        None, description="Milliseconds from when the request came in; documents are scored in their order until then."
+    )
 
 
 class Reranked(BaseModel):
@@ -59,6 +63,7 @@ class RerankAnswer(BaseModel):
     usage: RerankUsage
     meta: dict[str, Any]
     truncated: list[int] = Field(description="Places of the documents of which the model read the beginning alone.")
+    unscored: list[int] = Field(description="Places of the documents that the deadline left no time for; not in `results`.")
 
 
 class TeiAsked(Foreign):
@@ -83,9 +88,9 @@ def router(state: State) -> APIRouter:
 
     @routes.post("/v1/rerank", response_model=RerankAnswer, response_model_exclude_none=True)
     @routes.post("/v2/rerank", response_model=RerankAnswer, response_model_exclude_none=True)
-    async def rerank(asked: RerankAsked) -> Response:
+    async def rerank(request: Request, asked: RerankAsked) -> Response:
         """Order documents by how well they answer a query."""
-        return as_json(await state.encode(lambda: _rerank(state, asked)))
+        return as_json(await state.encode(lambda: _rerank(state, asked, time_left(request, asked.deadline))))
 
     @routes.post("/rerank", response_model=list[TeiRanked], response_model_exclude_none=True)
     async def rerank_tei(asked: TeiAsked) -> Response:
@@ -102,13 +107,13 @@ def require_reranker(state: State) -> Reranker:
     return reranker
 
 
-def _rerank(state: State, asked: RerankAsked) -> dict[str, Any]:
+def _rerank(state: State, asked: RerankAsked, left: float | None) -> dict[str, Any]:
     reranker = require_reranker(state)
     require_name(asked.model, reranker.name)
     if (most := asked.max_tokens_per_doc) is not None and most < reranker.max_tokens:
         raise Refusal(400, f"{reranker.name} reads {reranker.max_tokens} tokens; max_tokens_per_doc={most} is not offered")
     texts = [_text(document, asked.rank_fields, place) for place, document in enumerate(asked.documents)]
-    judged = reranker.judge(asked.query, texts)
+    judged = reranker.judge(asked.query, texts, None if left is None else perf_counter() + left / 1000)
     results = []
     for place in _best_first(judged)[: asked.top_n]:
         found: dict[str, Any] = {"index": place, "relevance_score": float(judged.relevance[place])}
@@ -123,6 +128,7 @@ def _rerank(state: State, asked: RerankAsked) -> dict[str, Any]:
         "usage": {"prompt_tokens": judged.tokens, "total_tokens": judged.tokens},
         "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 0}},
         "truncated": judged.truncated,
+        "unscored": list(range(len(judged.scores), len(texts))),
     }
 
 
