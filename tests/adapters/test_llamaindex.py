@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from twinrank import BiEncoder, Collection, CrossEncoder
-from twinrank.errors import FilterError
+from twinrank import BiEncoder, Collection, CrossEncoder, Recipe
+from twinrank.errors import FilterError, InputError
 
 pytest.importorskip("llama_index.core", reason="llama-index-core is not installed: pip install 'twinrank[llamaindex]'")
 
@@ -130,6 +131,16 @@ def test_an_index_of_llamaindex_takes_the_embedding(encoder: BiEncoder) -> None:
     assert index.as_retriever(similarity_top_k=1).retrieve("Zinc")[0].text == "Zinc"
 
 
+def test_several_passages_of_one_document_are_several_nodes(make: Callable[..., Collection]) -> None:
+    recipe = Recipe.parse('[encoder]\nmodel = "none"\n[passages]\nsize = 16\noverlap = 0\n[group]\nby = "none"\n')
+    collection = make("passages", recipe=recipe)
+    collection.add({"id": "long", "text": "Zinc may shorten a cold by a day or so, as some trials say. " * 8})
+    nodes = TwinrankRetriever(collection).retrieve("does zinc shorten a cold")
+    assert len(nodes) > 1  # LlamaIndex keeps one node of an id
+    assert [one.node_id for one in nodes] == ["long", *(f"long%p{place}" for place in range(1, len(nodes)))]
+    assert {one.node.ref_doc_id for one in nodes} == {"long"}
+
+
 def test_an_embedding_is_written_down_and_read_back(tiny_model: Path) -> None:
     embedding = TwinrankEmbedding(tiny_model)
     read = TwinrankEmbedding.from_json(json.dumps({**json.loads(embedding.to_json()), "model_name": str(tiny_model)}))
@@ -146,6 +157,8 @@ def test_a_reranker_orders_by_the_models_scores(scorer: CrossEncoder) -> None:
     assert asyncio.run(reranker.apostprocess_nodes(given, query_str="zinc")) == kept
     with pytest.raises(ValueError, match="needs the query"):
         reranker.postprocess_nodes(given)
+    with pytest.raises(InputError, match="has a model"):
+        TwinrankReranker()
 
 
 def test_a_reranker_reads_the_title_unless_told_otherwise(scorer: CrossEncoder) -> None:

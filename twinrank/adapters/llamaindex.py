@@ -7,7 +7,7 @@ from typing import Any
 
 from twinrank.adapters import common
 from twinrank.collection import Collection
-from twinrank.errors import FilterError
+from twinrank.errors import FilterError, InputError
 from twinrank.models.hub import DEFAULT_MODEL
 
 try:
@@ -121,8 +121,11 @@ class TwinrankReranker(BaseNodePostprocessor):
     title_key: str = "title"
     _scorer: common.PairScorer = PrivateAttr()
 
-    def __init__(self, model: common.PairScorer | common.Place = "", **options: Any) -> None:
-        scorer = common.open_scorer(options.pop("model_name", model))
+    def __init__(self, model: common.PairScorer | common.Place | None = None, **options: Any) -> None:
+        given = options.pop("model_name", model)
+        if given is None:
+            raise InputError("a reranker has a model: the name or folder of a cross-encoder, a ColBERT or a bi-encoder")
+        scorer = common.open_scorer(given)
         super().__init__(model_name=scorer.name, **options)
         self._scorer = scorer
 
