@@ -15,9 +15,11 @@ from click.testing import CliRunner
 from twinrank import Collection
 from twinrank.cli import twinrank
 from twinrank.errors import DataError, InputError, MissingExtraError
+from twinrank.evaluate.significance import Paired
 from twinrank.readers import read_dataset
 from twinrank.recipe import Recipe, RerankSettings
 from twinrank.train import adapt as adapting
+from twinrank.train import guard
 from twinrank.train.adapt import AS_IT_WAS, AdaptReport, AdaptSettings, adapt, candidates, split_for_measuring, write_judged
 from twinrank.train.material import of_collection
 
@@ -215,3 +217,14 @@ def test_the_command_reports_what_came_of_it(make: Callable[..., Collection], ti
     assert report["made"]
     assert report["dev"][AS_IT_WAS] >= 0
     assert "training the encoder" in told.stderr
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore::twinrank.errors.TruncationWarning")
+def test_an_encoder_may_become_the_teacher_unless_that_does_not_help(
+    animals: Collection, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(guard, "compare", lambda *given, **options: Paired(20, -0.1, 0, 20))  # whatever it learns
+    adapt(animals, replace(SMALL, teacher=str(tiny_model), ways=("title",)), say=said.append)
+    assert "it does not help the pipeline, so it does not teach" in said

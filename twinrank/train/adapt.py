@@ -258,7 +258,10 @@ class _Work:
         return read_examples(file)
 
     def teacher(self, mined: Sequence[Example]) -> str:
-        """The folder of the cross-encoder that was trained, or the one given where training made it no better; empty: none."""
+        """The cross-encoder that was trained; where that made it no better, the one given, if it was one before; empty: none.
+
+        What is given may be an encoder: a cross-encoder begins with its layers, and has all to learn.
+        """
         if not self.settings.teacher:
             return ""
         self.say("training the cross-encoder that will teach")
@@ -267,6 +270,9 @@ class _Work:
             "cross-encoder", self.settings.teacher, LossSettings("softmax"), min(3, self.settings.negatives)
         )
         found = self._train(wanted, "teacher", [example for example in mined if example.negatives])
+        if found is None and recognise(self.settings.teacher) != "CrossEncoder":
+            self.say("it does not help the pipeline, so it does not teach")
+            return ""
         return str(found or self.settings.teacher)
 
     def taught(self, mined: Sequence[Example], teacher: str) -> list[Example]:
