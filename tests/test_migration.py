@@ -54,9 +54,11 @@ def test_the_old_vectors_serve_and_others_write_while_the_new_ones_grow(
     with Collection(notes) as collection, Collection(notes) as other:
         before = [hit.score for hit in other.search("tea", k=20)]
         seen: list[object] = []
+        notes_told: list[str] = []
 
         def meanwhile(done: int) -> None:
             if not seen:
+                notes_told.extend(way for way in ("is on its way", "interrupted") if way in str(other.check()))
                 seen.append([hit.score for hit in other.search("tea", k=20)])
                 worker = threading.Thread(target=other.add, args=({"id": "late", "text": "a late note"},))
                 worker.start()
@@ -65,6 +67,7 @@ def test_the_old_vectors_serve_and_others_write_while_the_new_ones_grow(
 
         collection.migrate(str(other_tiny_model), progress=meanwhile)
         assert seen == [before]
+        assert notes_told == ["is on its way"]
         assert len(collection.search("late", k=20)) == len(NOTES) + 1
         assert collection.check().ok
         assert len(other.search("tea", k=20)) == len(NOTES) + 1  # opened with the old model, it follows
@@ -91,7 +94,12 @@ def test_an_interrupted_migration_leaves_the_old_model_serving_and_goes_on_where
     with Collection(notes) as collection:
         assert len(collection.search("tea", k=20)) == len(NOTES)
         assert collection.add({"id": "new", "text": "one more"}).encoded == 1
-        assert any("twinrank migrate" in problem for problem in collection.check().problems)
+        report = collection.check()
+        assert report.ok
+        assert "was begun, and interrupted; what finishes it: twinrank migrate --to" in report.notes[0]
+        assert f"not complete; what finishes it: twinrank migrate --to {other_tiny_model} -c {notes}" in str(
+            collection.status()
+        )
         assert collection.migrate(str(other_tiny_model)).encoded == 1  # the others were done
         assert collection.check().ok
 
@@ -133,8 +141,7 @@ def test_a_migration_to_tokens_that_was_cut_short_is_finished_by_its_recipe(note
     with Collection(notes) as collection:
         with pytest.raises(Killed):
             collection.migrate(recipe=recipe, progress=die)
-        told = [problem for problem in collection.check().problems if "tokens.next" in problem]
-        assert "with the --recipe that it was begun with" in told[0]
+        assert any("with the --recipe that it was begun with" in note for note in collection.check().notes)
         collection.migrate(recipe=recipe)
         assert collection.check().ok
 
@@ -189,3 +196,73 @@ def test_what_cannot_migrate_is_refused_and_changes_nothing(notes: Path, tiny_mo
         with pytest.raises(RecipeError, match="rebuild --encode"):
             collection.migrate(recipe=Recipe.parse(f"[encoder]\nmodel = '{tiny_model}'\n[passages]\nsize = 64"))
         assert [view.name for view in collection.status().views] == ["vectors"]
+
+
+def test_after_a_migration_nothing_unchanged_is_written_or_encoded_again(
+    tmp_path: Path, tiny_model: Path, tiny: ModuleType
+) -> None:
+    """Though the new model's tokens would cut a long document elsewhere."""
+    other = tiny.write_bi_encoder(tmp_path / "other", seed=5, max_tokens=24)
+    texts = [{"id": str(number), "text": f"note {number}. " + "zinc and honey and tea. " * 40} for number in range(5)]
+    recipe = Recipe.parse("[passages]\nsize = 60\noverlap = 8").with_model(str(tiny_model))
+    with Collection(tmp_path / "notes", recipe=recipe) as collection:
+        passages = collection.add(texts).passages
+        assert passages > 10
+        assert collection.migrate(str(other)).encoded == passages
+        report = collection.add(texts)
+        assert (report.unchanged, report.updated, report.encoded) == (5, 0, 0)
+        report = collection.add({**texts[0], "title": "changed"})
+        assert (report.updated, report.encoded > 0) == (1, True)
+    with Collection(tmp_path / "notes") as again:
+        assert again.add(texts[1:]).unchanged == 4
+        again.rebuild(encode=True)  # cuts anew, and later calls compare with that
+        assert again.add(texts[1:]).unchanged == 4
+        assert again.check().ok
+
+
+def test_a_migration_leaves_the_comments_of_the_recipe(notes: Path, other_tiny_model: Path) -> None:
+    kept = notes / "recipe.toml"
+    kept.write_text("# ours\n" + kept.read_text().replace("[encoder]\n", "[encoder]\n# the small one\n"))
+    with Collection(notes) as collection:
+        collection.migrate(str(other_tiny_model))
+        text = kept.read_text()
+        assert text.startswith("# ours\n")
+        assert f'# the small one\nmodel = "{other_tiny_model}"' in text
+        assert not (notes / "recipe.toml.before").exists()
+        collection.migrate(recipe=Recipe(tokens=TokenSettings()).with_model(str(other_tiny_model)))
+        assert "# ours" not in kept.read_text()
+        assert (notes / "recipe.toml.before").read_text() == text
+        assert Recipe.load(kept) == collection.recipe
+
+
+def test_a_migration_to_a_model_keeps_what_else_the_recipe_in_use_says_and_follows_what_is_kept(
+    notes: Path, tiny_model: Path, other_tiny_model: Path
+) -> None:
+    mine = replace(Recipe().with_model(str(tiny_model)), tokens=TokenSettings())
+    with Collection(notes, recipe=mine) as collection:
+        collection.migrate(str(other_tiny_model))
+        assert collection.recipe == mine.with_model(str(other_tiny_model))
+        assert Recipe.load(notes / "recipe.toml") == collection.recipe
+        with Collection(notes) as other:
+            other.migrate(str(tiny_model))
+        assert collection.search("tea")
+        assert collection.recipe.encoder.model == str(tiny_model)  # as whoever was opened without a recipe
+
+
+def test_who_may_only_read_searches_by_the_recipe_of_a_migration_whose_process_died(
+    notes: Path, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collection(notes) as collection:
+
+        def die(recipe: Recipe) -> None:
+            raise Killed
+
+        monkeypatch.setattr(collection, "_write_recipe", die)
+        with pytest.raises(Killed):
+            collection.migrate(str(other_tiny_model))
+    monkeypatch.setattr("twinrank.store.store.Store.writable", property(lambda _: False))
+    before = (notes / "recipe.toml").read_text()
+    with Collection(notes) as again:
+        assert again.recipe.encoder.model == str(other_tiny_model)
+        assert len(again.search("tea", k=20)) == len(NOTES)
+    assert (notes / "recipe.toml").read_text() == before

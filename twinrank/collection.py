@@ -6,6 +6,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from twinrank.calibrated import Calibrated
 from twinrank.derived import Derived, one_at_a_time
 from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import (
+    CollectionBusyError,
     CollectionError,
     CollectionReadOnlyError,
     DocumentError,
@@ -26,7 +28,7 @@ from twinrank.errors import (
 from twinrank.files import replace_file
 from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
-from twinrank.migration import MIGRATED, Migration
+from twinrank.migration import MIGRATED, Migration, with_comments
 from twinrank.parts import without_fields
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
@@ -39,6 +41,9 @@ from twinrank.views import add_view, check_view, is_kept, make_views
 RECIPE = "recipe.toml"
 TRANSLATED = "translated"
 """Under this name the store keeps the fields that translations are in, a line each."""
+CUT = "cut"
+"""Under this name it keeps how documents were cut when the first of them came, which a migration does not change."""
+BEFORE = f"{RECIPE}.before"
 WRITER_PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
 KEPT_EVERY = 2048
@@ -73,7 +78,7 @@ class Collection(Asking):
         if known:
             self.store = Store.open(self.path, create=False)
             self._take_migrated()
-        chosen = self._choose_recipe(recipe, model)
+        chosen = self._choose_recipe(recipe, model, self._kept_recipe if known else self._written_recipe)
         self._asked = _as_options(recipe, model)
         """What of the recipe was asked for here, as a command's options."""
         self._follows = recipe is None and model is None
@@ -120,7 +125,7 @@ class Collection(Asking):
         """Take up the recipe that another process put in place, as by migrating; False where there is none to take up."""
         if not self._follows:
             return False
-        kept = Recipe.load(self.path / RECIPE)
+        kept = self._kept_recipe()
         if kept == self.recipe:
             return False
         with self._lock:
@@ -129,15 +134,23 @@ class Collection(Asking):
         self.notices.append(f"the recipe of {self.path} was changed meanwhile; it is followed from here on")
         return True
 
-    def _choose_recipe(self, recipe: Recipe | str | Path | None, model: str | None) -> Recipe:
+    def _choose_recipe(self, recipe: Recipe | str | Path | None, model: str | None, otherwise: Callable[[], Recipe]) -> Recipe:
         if isinstance(recipe, Recipe):
             chosen = recipe
         elif recipe is not None:
             chosen = Recipe.load(recipe)
         else:
-            kept = self.path / RECIPE
-            chosen = Recipe.load(kept) if kept.exists() else Recipe()
+            chosen = otherwise()
         return chosen if model is None else chosen.with_model(model)
+
+    def _kept_recipe(self) -> Recipe:
+        """recipe.toml, or the recipe of a migration that ended while nobody was there who may write it down."""
+        migrated = self.store.get_meta(MIGRATED)
+        return Recipe.parse(migrated) if migrated else self._written_recipe()
+
+    def _written_recipe(self) -> Recipe:
+        kept = self.path / RECIPE
+        return Recipe.load(kept) if kept.exists() else Recipe()
 
     def _keep_recipe(self) -> None:
         self._note_cut(self.recipe)
@@ -150,10 +163,14 @@ class Collection(Asking):
 
     def _write_recipe(self, recipe: Recipe) -> None:
         kept = self.path / RECIPE
-        if kept.exists() and Recipe.load(kept) == recipe:
+        old = kept.read_text(encoding="utf-8") if kept.exists() else None
+        if old is not None and Recipe.load(kept) == recipe:
             return  # what a person wrote beside the values stays
+        edited = None if old is None else with_comments(old, recipe)
         try:
-            replace_file(kept, recipe.to_toml())
+            if old is not None and edited is None:
+                replace_file(self.path / BEFORE, old)
+            replace_file(kept, edited or recipe.to_toml())
         except OSError as error:
             raise StorageError(f"{kept} cannot be written: {error.strerror}") from error
 
@@ -217,7 +234,10 @@ class Collection(Asking):
     def _ingest(self) -> Ingest:
         with self._writing():
             self._check_passages()
-            return Ingest(self.store, self._writing_encoder(), self.recipe.passages, self._loaded.translate)
+            ingest = Ingest(self.store, self._writing_encoder(), self.recipe.passages, self._loaded.translate)
+            if (cut_by := self.store.get_meta(CUT)) is None:
+                self.store.set_meta(CUT, cut_by := ingest.cutting)
+            return replace(ingest, cut_by=cut_by)
 
     @contextmanager
     def _batch(self, ingest: Ingest, report: AddReport) -> Iterator[None]:
@@ -277,7 +297,7 @@ class Collection(Asking):
         """
         if not self.store.writable:
             raise CollectionReadOnlyError(f"{self.path} cannot be changed: no permission to write; searching works")
-        new = self._choose_recipe(recipe, model)
+        new = self._choose_recipe(recipe, model, self._kept_recipe if self._follows else lambda: self.recipe)
         loaded = Loaded(new)
         migration = Migration(self.store, new, loaded.passages, self._writing)
         with self._encoding_anew():
@@ -286,7 +306,7 @@ class Collection(Asking):
             with self._writing():
                 self._derived.close()
                 self._use(new, loaded)
-                self._asked = ""  # it is kept now
+                self._asked, self._follows = "", True  # it is kept now
                 self._take_migrated()
                 self._derived.refresh(keep=True)
         self._derived.complete()
@@ -313,6 +333,7 @@ class Collection(Asking):
         report = AddReport()
         ingest = Ingest(self.store, encoder, self.recipe.passages, self._loaded.translate, encode=False)
         if not kept:
+            self.store.set_meta(CUT, ingest.cutting)
             self._expect_translations()
             ingest.add(self._all_documents(), report)
         self._keep_recipe()
@@ -401,7 +422,8 @@ class Collection(Asking):
         views = []
         for view in self.store.views().values():
             truncated, dropped = self.store.truncation(view.name)
-            views.append(ViewStatus(view.name, view.model, view.fingerprint, view.dimension, view.complete, truncated, dropped))
+            told = (view.name, view.model, view.fingerprint, view.dimension, view.complete, truncated, dropped)
+            views.append(ViewStatus(*told, finish="" if view.complete else self._finish(view)))
         indexes = self._derived.status()
         return Status(
             path=str(self.path),
@@ -422,13 +444,30 @@ class Collection(Asking):
         """Verify the store and the derived indexes, row by row and byte by byte; opens no model."""
         checked = [counted(self.store.count_documents(), "document"), counted(self.store.count_passages(), "passage")]
         problems = self.store.check()
-        problems += [
-            f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: {self._finish(view)}"
-            for view in self.store.views().values()
-            if not view.complete
-        ]
+        notes = []
+        for view in self.store.views().values():
+            if view.complete:
+                continue
+            if view.name.endswith(NEXT):
+                way = "is on its way" if self._is_migrating() else "was begun, and interrupted"
+                notes.append(f"a migration to {view.model} {way}; what finishes it: {self._finish(view)}")
+            else:
+                problems.append(
+                    f"view {view.name} lacks the vectors of some passages: an encoding was interrupted; finish it: "
+                    f"{self._finish(view)}"
+                )
         names, found = self._derived.check()
-        return CheckReport((*checked, *names), (*problems, *found))
+        return CheckReport((*checked, *names), (*problems, *found), tuple(notes))
+
+    def _is_migrating(self) -> bool:
+        """Whether a process is at it just now."""
+        try:
+            with one_at_a_time(self.path / ".migrating", 0, "encoding"):
+                return False
+        except CollectionBusyError:
+            return True
+        except StorageError:  # who may not write cannot tell
+            return False
 
 
 def _is_collection(path: Path, create: bool) -> bool:

@@ -114,6 +114,8 @@ class Ingest:
     translate: Translate | None = None
     encode: bool = True
     """False: passages are cut by the encoder's tokens but not encoded; `encode_missing` does that later."""
+    cut_by: str = ""
+    """How the documents that are there were cut, by what `cutting` was then: a migration lets them be. Empty: as it is now."""
 
     def add(
         self,
@@ -249,11 +251,16 @@ class Ingest:
         """Where the encoder takes less than the recipe's size, no more than half a passage is repeated."""
         return min(self.passages.overlap, self._size // 2) if self._size else 0
 
+    @property
+    def cutting(self) -> str:
+        """How these models would have documents cut."""
+        cut_by = None if self.encoder is None else self.encoder.counting.fingerprint.split(":")[0]
+        return json.dumps([self._size, self.passages.overlap, cut_by])
+
     def _digest(self, document: Document) -> str:
         """Equal digests: the same document, cut in the same way."""
         content = [document.title, document.text, document.source, dict(document.fields)]
-        cut_by = None if self.encoder is None else self.encoder.counting.fingerprint.split(":")[0]
-        settings: list[object] = [self._size, self.passages.overlap, cut_by]
+        settings: list[object] = json.loads(self.cut_by or self.cutting)
         if self.passages.also or self.translate is not None:
             settings += [self.passages.also, None if self.translate is None else self.translate.fingerprint]
         return _digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))

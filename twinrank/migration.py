@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +18,18 @@ from twinrank.views import add_view, is_kept
 
 MIGRATED = "migrated_recipe"
 """Under this name the store keeps the new recipe, from the instant that its views serve until recipe.toml says so."""
+
+MODEL = re.compile(r"""^(\[encoder\][^\[]*?^[ \t]*model[ \t]*=[ \t]*)("[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
+"""The model in a recipe's text."""
+
+
+def with_comments(text: str, recipe: Recipe) -> str | None:
+    """A recipe's text with the model of `recipe`, comments and all; None where more than the model differs."""
+    edited = MODEL.sub(lambda found: found[1] + json.dumps(recipe.encoder.model, ensure_ascii=False), text, count=1)
+    try:
+        return edited if Recipe.parse(edited) == recipe else None
+    except RecipeError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class ViewStatus:
     """Passages that were longer than the encoder takes."""
     dropped: int
     """Tokens cut off them, which were not encoded."""
+    finish: str = ""
+    """The command that completes it, where it is not complete."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class Status:
         for view in self.views:
             lines.append(f"view {view.name}: {view.model}, {view.dimension} dimensions, fingerprint {view.fingerprint}")
             if not view.complete:
-                again = f"migrate --to {view.model}" if view.name.endswith(".next") else "rebuild --encode"
-                lines.append(f"  not complete: run `twinrank {again}` again to finish it")
+                lines.append(f"  not complete; what finishes it: {view.finish}")
             if view.truncated:
                 lines.append(f"  truncated: {counted(view.truncated, 'passage')}, {counted(view.dropped, 'token')} not encoded")
             else:
@@ -97,13 +98,16 @@ class CheckReport:
 
     checked: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is on its way, and harms nothing."""
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
     def __str__(self) -> str:
-        lines = [f"checked: {', '.join(self.checked)}", *(f"problem: {problem}" for problem in self.problems)]
+        lines = [f"checked: {', '.join(self.checked)}", *(f"note: {told}" for told in self.notes)]
+        lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join([*lines, "all is well" if self.ok else f"{counted(len(self.problems), 'problem')}"])
 
 
