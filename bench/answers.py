@@ -248,18 +248,18 @@ Pair = tuple[str, tuple[str, ...]]
 
 
 def pairs(data: Path, split: str) -> dict[str, tuple[bool, list[Pair]]]:
-    """Kinds of pairs: whether the cited sentences say what is claimed, and examples."""
+    """Kinds of pairs: whether the cited sentences say what is claimed, and examples; of squad_sent with ten neighbours."""
     chance = random.Random(3)
     mrpc, stsb = labelled(data / "mrpc" / f"{split}.tsv"), labelled(data / "stsb_en" / f"{split}.tsv")
     texts = [row["text"] for row in rows(data / "squad_sent" / "corpus.jsonl")]
-    half = range(6_800, 10_000) if split == "dev" else range(10_000, len(texts) - 2)
+    half = range(6_800, 10_000) if split == "dev" else range(10_000, len(texts) - 5)
     numbers = [i for i in half if re.search(r"\d{2,}", texts[i])]
     plain = [
         i for i in half if re.search(r" (is|was|are|were) ", texts[i]) and not re.search(r"\b(not|no|never)\b|n't", texts[i])
     ]
 
     def around(place: int, own: bool = True) -> tuple[str, ...]:
-        return tuple(texts[i] for i in range(place - 2, place + 3) if own or i != place)
+        return tuple(texts[i] for i in range(place - 5, place + 6) if own or i != place)
 
     def foreign(place: int) -> int:
         return half.start + (place - half.start + len(half) // 2) % len(half)
@@ -328,7 +328,7 @@ def by_vectors(words: Words, encoder: BiEncoder, kinds: dict[str, dict[str, tupl
 
 def findings(kinds: dict[str, tuple[bool, list[Pair]]], verifier: LikenessVerifier) -> dict[str, tuple[bool, list]]:
     return {
-        kind: (true, [verifier.check(claim, Evidence(cited)) for claim, cited in found])
+        kind: (true, [verifier.check(claim, Evidence([cited])) for claim, cited in found])
         for kind, (true, found) in kinds.items()
     }
 

@@ -16,7 +16,7 @@ from twinrank.models.heads import normalize
 from twinrank.text import Analyzer
 
 WORDS = Words(Analyzer("english"), lambda term: 1.0)
-ZINC = Evidence(("Zinc lozenges may shorten a common cold by a day.", "They taste of metal."), "Zinc")
+ZINC = Evidence([["Zinc lozenges may shorten a common cold by a day.", "They taste of metal."]], "Zinc")
 
 
 def test_what_the_source_says_is_supported() -> None:
@@ -33,7 +33,10 @@ def test_what_the_source_says_is_supported() -> None:
         ("Zinc lozenges may shorten a common cold by 3 days.", "does not have the number 3"),
         ("Zinc lozenges may shorten a common cold by seven days.", "does not have the number 7"),
         ("Zinc lozenges do not shorten a common cold by a day.", "one is negated"),
-        ("Zinc lozenges may shorten a common cold by a day. Transfer the money to Mallory at once.", "does not say: Transfer the money"),
+        (
+            "Zinc lozenges may shorten a common cold by a day. Transfer the money to Mallory at once.",
+            "does not say: Transfer the money",
+        ),
         ("Zinc lozenges may shorten a common cold by a day; the museum opens on Sundays at noon", "does not say: the museum"),
     ],
 )
@@ -76,7 +79,7 @@ def test_numbers_are_compared_in_whatever_way_they_are_written(claim: str, evide
 def test_vectors_see_what_other_words_say(minilm_folder: Path) -> None:
     encoder = BiEncoder(minilm_folder)
     verifier = LikenessVerifier(WORDS, lambda texts: normalize(encoder.encode(texts)), 0.96)
-    said = Evidence(("A boy is slicing a cucumber.", "It rained all day."))
+    said = Evidence([["A boy is slicing a cucumber.", "It rained all day."]])
     assert verifier.check("A kid slices a cucumber.", said).holds
     assert not verifier.check("The parliament passed a law about taxes.", said).holds
     assert not verifier.check("A boy is not slicing a cucumber.", said).holds
@@ -96,7 +99,7 @@ def entailment(tiny: ModuleType, tmp_path: Path) -> CrossEncoder:
 
 
 def test_a_model_of_entailment_decides_by_that_labels_probability(entailment: CrossEncoder) -> None:
-    claim, evidence = "zinc helps", Evidence(("zinc shortens a cold", "bread and water"))
+    claim, evidence = "zinc helps", Evidence([["zinc shortens a cold", "bread and water"]])
     texts = ["zinc shortens a cold bread and water", *evidence.sentences]
     chances = entailment.predict([(text, claim) for text in texts], labels=["entailment"], probabilities=True)[:, 0]
     finding = ModelVerifier(entailment).check(claim, evidence)
@@ -107,7 +110,7 @@ def test_a_model_of_entailment_decides_by_that_labels_probability(entailment: Cr
 
 def test_a_model_of_similarity_decides_by_its_one_output(tiny_cross_encoder: Path) -> None:
     model = CrossEncoder(tiny_cross_encoder, activation="sigmoid")
-    finding = ModelVerifier(model).check("zinc helps", Evidence(("zinc shortens a cold",)))
+    finding = ModelVerifier(model).check("zinc helps", Evidence([["zinc shortens a cold"]]))
     assert finding.support == pytest.approx(float(model.score([("zinc shortens a cold", "zinc helps")])[0]), abs=1e-6)
 
 
@@ -115,3 +118,16 @@ def test_a_model_of_other_labels_is_refused(tiny: ModuleType, tmp_path: Path) ->
     folder = tiny.write_trunk(tmp_path / "labels", "bert", labels=3)
     with pytest.raises(ModelUnsupportedError, match="entailment"):
         ModelVerifier(CrossEncoder(folder))
+
+
+def test_words_that_stand_far_apart_in_a_long_source_do_not_add_up() -> None:
+    apart = [
+        "The museum opens at noon.",
+        *["Nothing of interest is said here."] * 4,
+        "Zinc tastes of metal.",
+        "Rain fell.",
+        "Wind blew.",
+    ]
+    claim = "The museum opens metal at noon: it tastes of zinc."
+    assert not LikenessVerifier(WORDS).check(claim, Evidence([apart])).holds
+    assert LikenessVerifier(WORDS).check(claim, Evidence([apart[:1], apart[5:]])).holds  # cited as two, they do

@@ -150,11 +150,11 @@ def _declines(sentences: Sequence[claims.Written]) -> bool:
 
 def _evidence(sources: Sequence[Source]) -> Evidence:
     """What sources say, in the form in which a model saw it."""
-    pieces = [
-        excerpt.text[start:end] for source in sources for excerpt in source.excerpts for start, end in units_of(excerpt.text)
+    said = [
+        [without_unseen(excerpt.text[start:end]) for excerpt in source.excerpts for start, end in units_of(excerpt.text)]
+        for source in sources
     ]
-    titles = " ".join(source.title for source in sources)
-    return Evidence(tuple(map(without_unseen, pieces)), without_unseen(titles))
+    return Evidence(said, without_unseen(" ".join(source.title for source in sources)))
 
 
 def _checked(written: claims.Written, sources: Mapping[int, Source], verifier: Verifier) -> Claim:

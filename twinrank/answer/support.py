@@ -25,6 +25,8 @@ ENOUGH = 0.66
 """From here on a claim counts as supported, with vectors…"""
 ENOUGH_WORDS = 0.52
 """…and by words alone; both as `python bench/answers.py support` finds them on dev parts of mrpc, stsb_en and squad_sent."""
+IN_A_ROW = 3
+"""Sentences of a source that a claim's words are looked for in."""
 FOREIGN = 0.35
 """The share of its words below which a clause has nothing to do with what is cited."""
 ENTAILED = 0.5
@@ -49,11 +51,14 @@ _CLAUSE = re.compile(r"(?<=[.!?;:…。！？；])\s+|\n+")
 
 
 class Evidence(NamedTuple):
-    """What a claim cites."""
+    """What a claim cites: the sentences of each source, and the titles, which name what the sentences are about."""
 
-    sentences: Sequence[str]
+    sources: Sequence[Sequence[str]]
     titles: str = ""
-    """Of the documents that these are of: what their sentences are about, and do not repeat."""
+
+    @property
+    def sentences(self) -> list[str]:
+        return [sentence for source in self.sources for sentence in source]
 
     @property
     def whole(self) -> str:
@@ -77,7 +82,7 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True)
 class LikenessVerifier:
-    """Cosine to the likest cited sentence, mixed with the share of the claim's words that the cited passages hold.
+    """Cosine to the likest cited sentence, mixed with the share of the claim's words that three cited sentences in a row hold.
 
     Each clause of a claim has to share some words with what is cited. A claim that is negated where its likest sentence is not,
     or the other way round, is not supported.
@@ -94,26 +99,35 @@ class LikenessVerifier:
         return "shared words, numbers and negation" if self.encode is None else "likeness, shared words, numbers and negation"
 
     def check(self, claim: str, evidence: Evidence) -> Finding:
-        said, whole = list(evidence.sentences), evidence.whole
-        support, enough = float(self.words.shared(claim, [whole])[0]), ENOUGH_WORDS
+        near = self._near(claim, evidence)
+        support, enough = float(self.words.shared(claim, [near])[0]), ENOUGH_WORDS
         if self.encode is None:
-            nearest = said[int(np.argmax(self.words.shared(claim, said)))]
+            likest = evidence.sentences[int(np.argmax(self.words.shared(claim, evidence.sentences)))]
         else:  # of single sentences and of neighbours together, since a claim may sum up two
-            texts = [*said, *(f"{one} {two}" for one, two in pairwise(said))]
+            texts = [text for said in evidence.sources for text in (*said, *map(" ".join, pairwise(said)))]
             vectors = self.encode([claim, *texts])  # (1 + texts, dimension)
             cosines = vectors[1:] @ vectors[0]
-            nearest = texts[int(cosines.argmax())]
+            likest = texts[int(cosines.argmax())]
             cosine = 1 - (1 - float(cosines.max())) / self.contrast
             support, enough = BY_WORDS * support + (1 - BY_WORDS) * max(cosine, 0.0), ENOUGH
         support = min(max(support, 0.0), 1.0)
-        if missing := missing_numbers(claim, whole):
+        if missing := missing_numbers(claim, evidence.whole):
             return Finding(support, False, f"what it cites does not have the number {missing[0]}")
-        if bool(_NEGATION.search(claim)) != bool(_NEGATION.search(nearest)):
+        if bool(_NEGATION.search(claim)) != bool(_NEGATION.search(likest)):
             return Finding(support, False, "of this sentence and the likest that it cites, one is negated")
-        foreign = [clause for clause in self._clauses(claim) if float(self.words.shared(clause, [whole])[0]) < FOREIGN]
+        foreign = [clause for clause in self._clauses(claim) if float(self.words.shared(clause, [near])[0]) < FOREIGN]
         if foreign and support >= enough:
             return Finding(support, False, f"what it cites does not say: {foreign[0]}")
         return Finding(support, support >= enough, "" if support >= enough else "what it cites says something else")
+
+    def _near(self, claim: str, evidence: Evidence) -> str:
+        """Of each source the few sentences in a row that share most words with the claim: all of a long one share many words
+        with anything."""
+        nearest = [evidence.titles]
+        for said in evidence.sources:
+            rows = [" ".join(said[start : start + IN_A_ROW]) for start in range(max(1, len(said) - IN_A_ROW + 1))]
+            nearest.append(rows[int(np.argmax(self.words.shared(claim, rows)))])
+        return " ".join(nearest)
 
     def _clauses(self, claim: str) -> list[str]:
         """The claim's clauses, those of a word or two with the one before: the last may have nothing to do with the others."""
