@@ -136,6 +136,8 @@ def test_fields_come_with_what_one_may_choose(client: TestClient, notes: Collect
     assert told["fields"]["open"][0]["values"] == [[1, 1]]
     (about,) = told["fields"]["about"]
     assert (about["values"], len(about["low"])) == ([], 80)  # too long to choose from
+    notes.delete("long")
+    assert sorted(client.get("/fields").json()["fields"]) == ["lang", "year"]
 
 
 def test_marks_are_counted_in_code_points(client: TestClient) -> None:

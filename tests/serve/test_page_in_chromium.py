@@ -235,6 +235,34 @@ def test_every_key_does_what_the_foot_of_the_page_says(page: Page, site: Site) -
     expect(page.locator("main h2")).to_have_text(f"Search {len(NOTES)} documents")
 
 
+def test_the_focus_is_never_lost(page: Page, site: Site) -> None:
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    page.goto(site.at(q="a cold", where="lang in ('en')"))
+    expect(page.locator(".hit")).to_have_count(2)
+    focused = "document.activeElement.id || document.activeElement.textContent"
+    page.get_by_role("button", name="lang: en: take this filter away").press("Enter")
+    expect(page.locator(".hit")).to_have_count(10)
+    assert page.evaluate(focused) == "view"
+    page.locator("#f-lang-1").press("Space")
+    expect(page.locator(".hit")).to_have_count(1)
+    assert page.evaluate(focused) == "f-lang-1"
+    page.get_by_role("button", name="Clear all filters").press("Enter")
+    expect(page.locator(".hit")).to_have_count(10)
+    assert page.evaluate(focused) == "side"
+    page.locator(".hit .why").first.press("Enter")
+    expect(page.locator(".outcome")).to_be_visible()
+    page.get_by_role("link", name="Document", exact=True).press("Enter")
+    expect(page.locator(".document")).to_be_visible()
+    assert page.evaluate(focused) == "Document"
+    page.get_by_role("link", name="Compare").press("Enter")
+    expect(page.locator(".architecture").first).to_be_visible()
+    assert page.evaluate(focused) == "Compare"
+    page.locator("#against").focus()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".base h3")).not_to_contain_text("in use")
+    assert page.evaluate(focused) == "against"
+
+
 def test_going_back_comes_by_what_was_asked_for_and_not_by_every_letter(page: Page, site: Site) -> None:
     page.goto(site.at(q="zinc"))
     expect(page.locator(".hit")).to_have_count(10)

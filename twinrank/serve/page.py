@@ -70,7 +70,7 @@ class Comparing(Asking):
 
 
 def router(state: State) -> APIRouter:
-    routes = open_router(tags=["page"])
+    routes = open_router()
     routes.include_router(_files())
     routes.include_router(_data(state))
     return routes
@@ -126,24 +126,25 @@ def _file(name: str, request: Request) -> Response:
 
 
 def _data(state: State) -> APIRouter:
-    routes, collection, side_by_side = reading_router(), state.collection, SideBySide()
+    routes, collection, side_by_side = reading_router(tags=["page"]), state.collection, SideBySide()
+    known = Fields(collection)
 
-    @routes.get("/fields")
+    @routes.get("/fields", response_model=dict[str, Any])
     async def fields() -> Response:
         """The fields of the documents: their types, ranges, and values where these are few."""
-        return as_json(await state.search(lambda: told_fields(collection)))
+        return as_json(await state.search(known.told))
 
-    @routes.post("/marks")
+    @routes.post("/marks", response_model=dict[str, Any])
     async def marks(asked: Marking) -> Response:
         """Where each text holds words of the query, and the part of it that holds most: spans of characters (code points)."""
         return as_json(await state.search(lambda: told_marks(collection, asked.query, asked.texts)))
 
-    @routes.post("/compare")
+    @routes.post("/compare", response_model=dict[str, Any])
     async def compare(asked: Comparing) -> Response:
         """The query under every architecture that the collection holds the index for, with hits and milliseconds."""
         return as_json(await state.search(lambda: side_by_side.compare(collection, asked.query, asked.k, asked.where)))
 
-    @routes.get("/tuning")
+    @routes.get("/tuning", response_model=dict[str, Any])
     async def tuning() -> Response:
         """The last tuning of this collection; 404 where there was none."""
         found = await state.search(lambda: last_tuning(collection.path, collection.recipe))
@@ -154,12 +155,19 @@ def _data(state: State) -> APIRouter:
     return routes
 
 
-def told_fields(collection: Collection) -> dict[str, Any]:
-    """Every field with what it can be filtered by."""
-    return {
-        "documents": len(collection),
-        "fields": {name: [_told(one) for one in kinds] for name, kinds in collection.store.field_values().items()},
-    }
+class Fields:
+    """Every field with what it can be filtered by; counted again when the collection was changed."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self._last: tuple[int, dict[str, Any]] = (-1, {})
+
+    def told(self) -> dict[str, Any]:
+        sequence, store = self.collection.store.sequence(), self.collection.store
+        if self._last[0] != sequence:
+            fields = {name: [_told(one) for one in kinds] for name, kinds in store.field_values().items()}
+            self._last = sequence, {"documents": len(self.collection), "fields": fields}
+        return self._last[1]
 
 
 def _told(values: FieldValues) -> dict[str, Any]:

@@ -39,11 +39,16 @@ function show(state, before = null) {
   detail.show(state, before, view.show(state));
 }
 
+const links = Object.entries(VIEWS).map(([name, [told]]) => [name, make("a", {}, told)]);
+fill(byId("views"), links.map(([, link]) => link));
+
+/** The links to the views, with the query taken along; they stay the same elements, so that one keeps the focus. */
 function menu(state) {
-  const kept = { view: "search", q: state.q, where: state.where, k: state.k };
-  fill(byId("views"), Object.entries(VIEWS).map(([name, [told]]) => make("a", {
-    href: address({ ...kept, view: name, doc: "", tab: "text" }, state), "aria-current": name === state.view ? "page" : null,
-  }, told)));
+  for (const [name, link] of links) {
+    link.href = address({ view: name, doc: "", tab: "text" }, state);
+    if (name === state.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
 }
 
 // -- the search box ------------------------------------------------------------------------------------------------------
@@ -108,6 +113,9 @@ document.addEventListener("click", (event) => {
   const elsewhere = event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey; // a new tab, say
   if (!link || elsewhere || event.defaultPrevented) return;
   event.preventDefault();
+  if (typing && byId("views").contains(link)) ask({ replace: true }); // what was typed just now is taken along
+  clearTimeout(typing);
+  typing = null;
   go(read(new URL(link.href).search));
 });
 

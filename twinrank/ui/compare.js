@@ -1,7 +1,7 @@
 // The same query under several architectures, side by side: what each finds, how long it took, and what moved between them.
 
 import { ask } from "./api.js";
-import { bar, byId, fill, folded, make, notice } from "./dom.js";
+import { bar, byId, fill, folded, make, notice, refill } from "./dom.js";
 import * as filters from "./filters.js";
 import { counted, milliseconds, score } from "./format.js";
 import { address } from "./state.js";
@@ -56,14 +56,13 @@ function draw(state) {
   const { told } = found, rows = told.architectures;
   const base = rows.find((row) => row.name === against) ?? rows.find((row) => row.own) ?? rows[0];
   const slowest = Math.max(...rows.map((row) => row.milliseconds ?? 0), 1e-9);
-  fill(byId("view"),
+  refill(byId("view"),
     make("div", { class: "head" }, make("h2", { class: "count" }, "Side by side"),
       make("label", { class: "option", for: "against" }, "compared with", make("select", {
         id: "against", on: {
           change: (event) => {
             against = event.target.value;
             draw(state);
-            byId("against").focus();
           },
         },
       }, rows.map((row) => make("option", { value: row.name, selected: row === base }, row.name))))),
@@ -84,9 +83,9 @@ function column(row, base, slowest, state) {
       make("p", { class: "took" }, make("strong", {}, milliseconds(row.milliseconds)),
         bar(row.milliseconds / slowest)),
       make("p", { class: "soft" },
-        row === base ? "the others are compared with this" : `${shared} of ${row.hits.length} as in ${base.name}`),
+        row === base ? "the others are compared with this" : `${shared} of ${row.hits.length} in common`),
       row.notes.map((note) => notice(note)),
-      row.hits.length ? make("ol", { class: "ranks" }, row.hits.map((hit) => rank(hit, row, base, places, state)))
+      row.hits.length ? make("ol", { class: "ranks", role: "list" }, row.hits.map((hit) => rank(hit, row, base, places, state)))
         : make("p", {}, "Nothing found."),
       folded("Stages and recipe",
         make("ul", { class: "plain-list" },

@@ -10,6 +10,8 @@ import { Points, marked } from "./text.js";
 
 const TABS = [["text", "Document"], ["why", "Why it is here"]];
 
+const LONGEST_MARKED = 1_000_000; // characters; the server marks no longer texts
+
 let running = null;
 let shown = ""; // what is in the panel, as a key
 let scrolled = 0; // where the hits were, for coming back on a narrow screen
@@ -45,12 +47,14 @@ export async function show(state, before, searched) {
 }
 
 function close(id) {
+  const panel = byId("detail"), inside = panel.contains(document.activeElement);
   running?.abort();
   shown = "";
-  byId("detail").hidden = true;
-  fill(byId("detail"));
+  panel.hidden = true;
+  fill(panel);
   document.body.classList.remove("with-detail");
   scrollTo(0, scrolled);
+  if (!inside) return;
   const link = [...document.querySelectorAll(".hit")].find((hit) => hit.dataset.id === id)?.querySelector(".open");
   (link ?? byId("query")).focus({ preventScroll: true });
 }
@@ -67,6 +71,7 @@ function frame(panel, state) {
   const link = ([tab, name]) => make("a", {
     href: address({ tab }, state), "aria-current": tab === state.tab ? "page" : null,
   }, name);
+  const inTabs = Boolean(document.activeElement.closest(".tabs"));
   fill(panel,
     make("div", { class: "detail-head" },
       make("h2", { id: "detail-title", tabindex: "-1" }, title),
@@ -74,6 +79,7 @@ function frame(panel, state) {
         make("span", { "aria-hidden": "true" }, "×"), make("span", { class: "unseen" }, "Close the document")),
       make("nav", { class: "tabs", "aria-label": "Of this document" }, TABS.map(link))),
     make("div", { id: "detail-inside" }));
+  if (inTabs) panel.querySelector(".tabs [aria-current]").focus();
 }
 
 // -- the document --------------------------------------------------------------------------------------------------------
@@ -82,7 +88,8 @@ async function text(inside, state, signal, searched) {
   const told = await ask(`documents/${encodeURIComponent(state.doc)}`, { signal });
   const found = Array.isArray(told) ? told[0] : told;
   const asked = { query: state.q, texts: [found.text] };
-  const marks = state.q.trim() ? (await ask("marks", { body: asked, signal })).texts[0].marks : [];
+  const markable = state.q.trim() && found.text.length <= LONGEST_MARKED;
+  const marks = markable ? (await ask("marks", { body: asked, signal })).texts[0].marks : [];
   await searched;
   if (read().doc !== state.doc || signal.aborted) return;
   if (found.title) byId("detail-title").textContent = found.title;

@@ -35,6 +35,16 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** `fill`, without losing the focus: it stays with what has the same id or address, or goes to the element itself. */
+export function refill(element, ...children) {
+  const at = document.activeElement, inside = element.contains(at) && at !== element;
+  const { id, search } = at ?? {};
+  fill(element, ...children);
+  if (!inside) return;
+  const same = (id && byId(id)) || (search && [...element.querySelectorAll("a")].find((link) => link.search === search));
+  (same || element).focus({ preventScroll: true });
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** A table: `columns` are {name, of(row), kind}, where kind "number" stands to the right and "name" heads the row. */

@@ -1,11 +1,12 @@
 // The filters: for every field a control that fits its values, and the options of a search; what they say is in the address.
 
 import { ask } from "./api.js";
-import { byId, fill, make } from "./dom.js";
+import { byId, make, refill } from "./dom.js";
 import { count, percent, value as shown } from "./format.js";
 import { go } from "./state.js";
 import { parse, write } from "./where.js";
 
+const MOST_FIELDS = 12; // that are shown before "more"
 const MOST_CHOICES = 7; // that are shown before "more"
 const SHORT_RANGE = 7; // numbers that are listed rather than bounded
 const DATE = /^\d{4}-\d\d-\d\d/;
@@ -46,24 +47,28 @@ export function show(now) {
 function draw() {
   const side = byId("side");
   if (side.hidden || !state) return;
-  const focused = side.contains(document.activeElement) ? document.activeElement.id : "";
   const clauses = parse(state.where);
-  const controls = Object.entries(fields?.fields ?? {})
-    .flatMap(([name, kinds]) => kinds.map((values) => control(name, values, clauses)));
+  const controls = Object.entries(fields?.fields ?? {}).map(([name, kinds]) => [name, kinds.reduce(moreUsed)])
+    .sort(([, one], [, other]) => other.documents - one.documents).map(([name, values]) => control(name, values, clauses));
+  const rest = controls.slice(MOST_FIELDS);
   const active = clauses.length + ["p", "risk", "deadline"].filter((name) => state[name]).length;
-  fill(side,
+  refill(side,
     make("button", {
-      class: "disclose", type: "button", "aria-expanded": String(open), "aria-controls": "filters",
-      on: { click: () => { open = !open; draw(); byId("side").querySelector(".disclose").focus(); } },
+      id: "disclose", class: "disclose", type: "button", "aria-expanded": String(open), "aria-controls": "filters",
+      on: { click: () => { open = !open; draw(); } },
     }, "Filters", active ? make("span", { class: "badge" }, count(active)) : null),
     make("div", { class: "filters", id: "filters", "data-open": open ? "true" : null },
-      controls, condition(clauses), options(),
+      controls.slice(0, MOST_FIELDS),
+      rest.length ? make("details", {}, make("summary", {}, `${rest.length} more fields`), rest) : null,
+      condition(clauses), options(),
       active ? make("button", {
         type: "button", class: "plain", id: "clear",
         on: { click: () => go({ where: "", p: "", risk: "", deadline: "" }) },
       }, "Clear all filters") : null));
-  if (focused) byId(focused)?.focus();
 }
+
+/** Of a field with values of several types, the type that most documents have. */
+const moreUsed = (one, other) => (other.documents > one.documents ? other : one);
 
 /** Replace the clauses about a field, or the free one where there is no field. */
 function put(field, clause) {

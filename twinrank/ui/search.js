@@ -2,7 +2,7 @@
 
 import * as answer from "./answer.js";
 import { ask } from "./api.js";
-import { byId, fill, make, notice } from "./dom.js";
+import { byId, fill, make, notice, refill } from "./dom.js";
 import * as filters from "./filters.js";
 import { counted, milliseconds, percent, score, value } from "./format.js";
 import { address, go } from "./state.js";
@@ -64,7 +64,7 @@ export async function show(state) {
   } catch (error) {
     if (error.name === "AbortError" || running !== mine) return;
     found = null;
-    fill(byId("view"), filters.chips(state), make("div", { class: "notice error", role: "alert" },
+    refill(byId("view"), filters.chips(state), make("div", { class: "notice error", role: "alert" },
       error.message.split("\n").map((line) => make("p", {}, line))));
   } finally {
     clearTimeout(slow);
@@ -116,7 +116,7 @@ function draw(state) {
   const { results, marks } = found;
   const of = filters.documents();
   const nothing = !results.hits.length || (results.verdict && !results.verdict.answered);
-  fill(byId("view"),
+  refill(byId("view"),
     make("div", { class: "head" },
       make("h2", { class: "count" }, nothing ? "No hits" : counted(results.hits.length, "hit"),
         of === null ? null : make("span", { class: "soft" }, ` of ${counted(of, "document")}`)),
@@ -126,7 +126,7 @@ function draw(state) {
     make("div", { id: "answer", "aria-live": "polite" }),
     notes(results),
     nothing ? empty(results, state) : null,
-    make("ol", { class: "hits", hidden: !results.hits.length },
+    make("ol", { class: "hits", role: "list", hidden: !results.hits.length },
       results.hits.map((hit, place) => item(hit, marks[place], state))));
   answer.resume(state);
   current(state.doc);
