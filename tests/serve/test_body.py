@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture(scope="module")
 def small(served: Serving) -> TestClient:
     """A server with small limits."""
-    return served(limits=Limits(question=10_000, body=20_000, bodies=100_000))
+    return served(limits=Limits(question=10_000, body=20_000))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -100,6 +100,15 @@ def test_a_list_of_a_million_is_refused(client: TestClient) -> None:
         answer = client.post(path, json={"query": "a", name: [item] * 10**6})
         assert answer.status_code in (400, 413, 422), f"{path} {answer.text}"
         assert len(answer.content) < 1000
+
+
+def test_what_is_small_in_json_and_large_in_memory_counts_as_large(served: Serving, opened: Opening) -> None:
+    client = served(opened(words=True))
+    many = b'{"documents": [' + b"[]," * 2_000_000 + b"[]]}"
+    assert client.post("/documents", content=many, headers=JSON).status_code == 413
+    tight = served(opened(words=True), limits=Limits(bodies=100_000))
+    assert tight.post("/search", content=b'{"query": [' + b"[]," * 2000 + b"[]]}", headers=JSON).status_code == 503
+    assert tight.post("/search", content=b'{"query": [' + b"[]," * 100 + b"[]]}", headers=JSON).status_code == 422
 
 
 def test_a_half_of_a_surrogate_pair_is_refused_and_a_whole_one_taken(client: TestClient) -> None:

@@ -9,12 +9,16 @@ from time import perf_counter
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from twinrank.serve.refusals import Refusal, overloaded
 
 LINGER = 1.0
 """Seconds for which what is too much is read and forgotten, so that a client that sends before it reads sees the answer."""
+MOST_PARTS = 1_000_000
+"""Commas and brackets of a body. Three bytes of JSON, `[],`, are a list of 64 bytes in memory, which no length bounds."""
+PART_BYTES = 64
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -51,7 +55,12 @@ class BoundedRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        return parse(await self.body())
+        body = await self.body()
+        parts = sum(body.count(mark) for mark in (b",", b"[", b"{"))
+        if parts > MOST_PARTS:
+            raise Refusal(413, f"the body has more than {MOST_PARTS:,} commas and brackets; send it in parts")
+        self._hold(PART_BYTES * parts)
+        return parse(body)
 
     def release(self) -> None:
         """What was held is done with."""
@@ -61,11 +70,15 @@ class BoundedRequest(Request):
     async def _collect(self) -> bytes:
         self._check_length()
         parts: list[bytes] = []
-        total = 0
-        async for part in self.stream():
+        total, more = 0, True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part, more = message.get("body", b""), message.get("more_body", False)
             total += len(part)
             if total > self._limit:
-                await self._forget_the_rest()
+                await self._forget_the_rest(more)
                 raise self._too_large()
             self._hold(len(part))
             parts.append(part)
@@ -81,16 +94,15 @@ class BoundedRequest(Request):
         if declared.isdecimal() and int(declared) > 2 * self._limit:
             raise self._too_large()
 
-    async def _forget_the_rest(self) -> None:
+    async def _forget_the_rest(self, more: bool) -> None:
         until, forgotten = perf_counter() + LINGER, 0
-        while forgotten < self._limit and (left := until - perf_counter()) > 0:
+        while more and forgotten < self._limit and (left := until - perf_counter()) > 0:
             try:
                 message = await asyncio.wait_for(self.receive(), left)
             except asyncio.TimeoutError:
                 return
             forgotten += len(message.get("body", b""))
-            if not message.get("more_body"):
-                return
+            more = message.get("more_body", False)
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"the body is larger than {self._limit:,} bytes; send it in parts").closing()
