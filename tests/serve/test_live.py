@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -259,6 +260,18 @@ def test_a_server_that_anybody_could_reach_is_not_started_without_keys(tmp_path:
     assert run.returncode == 1
     assert "there is no key" in run.stderr
     assert "--keys" in run.stderr
+
+
+def test_a_model_that_is_missing_is_told_in_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
+    folder, model = tmp_path / "notes", tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    Collection(folder, model=str(model)).close()
+    shutil.rmtree(model)
+    command = [sys.executable, "-m", "twinrank", "serve", "-c", str(folder), "--port", "0"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert str(model) in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_as_many_connections_are_held_as_files_may_be_open() -> None:

@@ -34,12 +34,13 @@ WARMING = "what is this collection about?"
 
 
 def create_app(collection: Collection, settings: Settings | None = None) -> FastAPI:
-    """The application; it opens the models when it starts, and closes the collection when it ends."""
+    """The application; it opens the models when it starts, unless `warm` did, and closes the collection when it ends."""
     state = State(collection, settings or Settings())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await state.encode(lambda: warm(state))
+        if not state.ready:
+            await state.encode(lambda: warm(state))
         yield
         state.close()
 

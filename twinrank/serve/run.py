@@ -13,7 +13,7 @@ import uvicorn
 
 from twinrank.collection import Collection
 from twinrank.errors import InputError, TruncationWarning
-from twinrank.serve.app import create_app
+from twinrank.serve.app import create_app, warm
 from twinrank.serve.connections import config_of, room_for
 from twinrank.serve.settings import Settings
 
@@ -27,8 +27,10 @@ def serve(collection: Collection, settings: Settings, told: Callable[[str], None
     room = room_for(settings.limits.connections)
     settings = replace(settings, limits=replace(settings.limits, connections=room))
     warnings.simplefilter("ignore", TruncationWarning)  # each answer says what of its texts was cut
+    app = create_app(collection, settings)
+    warm(app.state.twinrank)  # here, where a model that is missing is told in a sentence
     with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is drained
-        _Server(create_app(collection, settings), settings, told).run()
+        _Server(app, settings, told).run()
 
 
 def require_keys(settings: Settings) -> None:
