@@ -541,7 +541,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(browser: Browser, tmp_pat
     page = browser.new_page()
     page.goto(site.at(q="zinc"))
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("a key is needed")
+    expect(dialog).to_contain_text("This server asks for a key")
     dialog.get_by_label("Key").fill("not-the-right-key")
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("is not known here")

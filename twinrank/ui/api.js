@@ -57,7 +57,7 @@ function newKey(used, why) {
   if (kept && kept !== used) return Promise.resolve(true);
   asking ??= new Promise((resolve) => {
     const dialog = byId("key"), input = byId("key-value");
-    byId("key-why").textContent = used ? "The key that was given is not known here." : why;
+    byId("key-why").textContent = used ? why : "Paste the one that you were given by whoever runs it.";
     input.value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {

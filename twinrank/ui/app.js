@@ -128,4 +128,4 @@ filters.load().then(() => {
   if (!read().q) fill(byId("view"), notice(error.message, "error"));
 });
 show(read());
-if (!read().q && !read().doc && matchMedia("(hover: hover)").matches) box.focus();
+if (read().view === "search" && !read().q && matchMedia("(hover: hover)").matches) box.focus();
