@@ -1,0 +1,293 @@
+"""Trainings: every loss runs and falls, a kill costs nothing but time, and what is trained is in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from twinrank import BiEncoder, LateInteraction
+from twinrank.errors import InputError
+from twinrank.models.weights import Tensors
+from twinrank.train.data import Example, read_examples, write_examples
+from twinrank.train.networks import make_network
+from twinrank.train.settings import (
+    PAIR_LOSSES,
+    TOWER_LOSSES,
+    Architecture,
+    DataSettings,
+    LossSettings,
+    ModelSettings,
+    RefreshSettings,
+    TrainingSettings,
+    TrainSettings,
+)
+from twinrank.train.trainer import Progress, train
+
+pytestmark = pytest.mark.usefixtures("with_torch")
+
+TOWERS: tuple[Architecture, ...] = ("bi-encoder", "twin-tower", "late-interaction")
+
+
+def recipe(parent: Path, architecture: Architecture = "bi-encoder", kind: str = "infonce", **changes: Any) -> TrainSettings:
+    training = TrainingSettings(**{"steps": 2, "batch": 8, "rate": 1e-3, "checkpoint": 100, **changes.pop("training", {})})
+    dimension = 8 if architecture == "late-interaction" else 0
+    return TrainSettings(
+        ModelSettings(architecture, str(parent), max_tokens=32, dimension=dimension, **changes.pop("model", {})),
+        DataSettings(negatives=2),
+        LossSettings(kind, **changes.pop("loss", {})),
+        training,
+        **changes,
+    )
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """All tensors of a saved model."""
+    found = {}
+    for file in sorted(folder.rglob("model.safetensors")):
+        tensors = Tensors.open(file.parent)
+        found |= {f"{file.parent.name}/{name}": tensors.read(name) for name in tensors.names}
+    return found
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def outcome(folder: Path) -> Path:
+    """The model, wherever the guard put it: these are too small to tell much apart."""
+    return next(path for name in ("model", "refused") if (path := folder / name).is_dir())
+
+
+EVERY_LOSS = [
+    *((architecture, kind, {}) for architecture in TOWERS for kind in TOWER_LOSSES),
+    *(("bi-encoder", "infonce", loss) for loss in ({"symmetric": True}, {"chunk": 4}, {"queue": 20})),
+    *(("late-interaction", "infonce", loss) for loss in ({"symmetric": True}, {"chunk": 4}, {"queue": 20})),
+    ("twin-tower", "infonce", {"queue": 20}),
+    *(("cross-encoder", kind, {}) for kind in PAIR_LOSSES),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "loss"), EVERY_LOSS, ids=[f"{one}-{kind}-{loss}" for one, kind, loss in EVERY_LOSS]
+)
+def test_every_loss_trains_every_architecture_that_has_it(
+    tiny_model: Path, tmp_path: Path, examples: list[Example], architecture: Architecture, kind: str, loss: dict[str, Any]
+) -> None:
+    report = train(recipe(tiny_model, architecture, kind, loss=loss), tmp_path / "out", examples=examples)
+    assert report.steps == 2
+    assert np.isfinite([value for _, value in report.history]).all()
+    saved = weights(outcome(tmp_path / "out"))
+    parent = weights(tiny_model)
+    moved = [name for name, value in saved.items() if not any(np.array_equal(value, other) for other in parent.values())]
+    assert len(moved) > len(saved) / 2
+
+
+def test_the_loss_falls_and_the_model_finds_what_it_learned(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    settings = recipe(tiny_model, model={"dropout": 0.0}, training={"steps": 60, "rate": 5e-3, "batch": 16})
+    report = train(settings, tmp_path / "out", examples=examples)
+    assert report.history[-1][1] < 0.6 * report.history[0][1]
+
+    def found(folder: Path) -> float:
+        encoder = BiEncoder(folder)
+        queries = encoder.encode([one.query for one in examples], side="query")
+        scores = queries @ encoder.encode([one.positives[0] for one in examples]).T
+        return float((scores.argmax(axis=1) == np.arange(len(examples))).mean())
+
+    assert found(outcome(tmp_path / "out")) > found(tiny_model)
+
+
+# -- killed and gone on ------------------------------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_at(step: int) -> Any:
+    def watch(progress: Progress) -> None:
+        if progress.step >= step:
+            raise KilledError
+
+    return watch
+
+
+INTERRUPTED = [
+    ("bi-encoder", "infonce", {}),
+    ("bi-encoder", "infonce", {"queue": 30, "momentum": 0.9}),
+    ("late-interaction", "infonce", {"queue": 10, "momentum": 0.9}),
+    ("cross-encoder", "softmax", {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "loss"), INTERRUPTED, ids=[f"{one}-{kind}-{loss}" for one, kind, loss in INTERRUPTED]
+)
+def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(
+    tiny_model: Path, tmp_path: Path, examples: list[Example], architecture: Architecture, kind: str, loss: dict[str, Any]
+) -> None:
+    training = {"steps": 11, "checkpoint": 4, "accumulate": 2}
+    settings = recipe(tiny_model, architecture, kind, loss=loss, training=training)
+    train(settings, tmp_path / "unbroken", examples=examples)
+    with pytest.raises(KilledError):
+        train(settings, tmp_path / "broken", examples=examples, progress=kill_at(10))
+    (tmp_path / "broken" / "checkpoints" / "checkpoint-999").mkdir()  # as a kill leaves one that it comes into
+    began: list[int] = []
+    train(settings, tmp_path / "broken", examples=examples, resume=True, progress=lambda one: began.append(one.step))
+    assert began[0] > 8
+    assert_same_weights(outcome(tmp_path / "unbroken"), outcome(tmp_path / "broken"))
+    assert not (tmp_path / "broken" / "checkpoints").exists()
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from twinrank.train.settings import TrainSettings
+from twinrank.train.trainer import train
+
+place = Path(sys.argv[1])
+settings = TrainSettings.load(place / "settings.toml")
+train(settings, place / "broken", progress=lambda one: os.kill(os.getpid(), signal.SIGKILL) if one.step >= 10 else None)
+"""
+
+
+def test_a_killed_process_costs_nothing_but_time(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    write_examples(examples, tmp_path / "examples.jsonl")
+    settings = recipe(tiny_model, loss={"queue": 30}, training={"steps": 14, "checkpoint": 4})
+    settings = replace(settings, data=replace(settings.data, train=str(tmp_path / "examples.jsonl")))
+    (tmp_path / "settings.toml").write_text(settings.to_toml())
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    died = subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], env=environment, capture_output=True, check=False)
+    assert died.returncode == -9, died.stderr.decode()
+    assert sorted(path.name for path in (tmp_path / "broken" / "checkpoints").glob("*/whole"))
+    train(settings, tmp_path / "broken", resume=True)
+    train(settings, tmp_path / "unbroken")
+    assert_same_weights(outcome(tmp_path / "unbroken"), outcome(tmp_path / "broken"))
+
+
+def test_refreshed_negatives_are_those_of_an_unbroken_training(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    """Negatives depend on the weights at the time, so that going on with others would end elsewhere."""
+    settings = recipe(tiny_model, training={"steps": 12, "checkpoint": 3}, refresh=RefreshSettings(every=4))
+    asked: list[int] = []
+
+    def mine(folder: Path, given: Sequence[Example]) -> list[Example]:
+        vectors = BiEncoder(folder).encode([one.query for one in given])
+        asked.append(len(given))
+        far = (vectors @ vectors.T).argmin(axis=1)
+        return [replace(one, negatives=given[int(place)].positives, scores=None) for one, place in zip(given, far, strict=True)]
+
+    train(settings, tmp_path / "unbroken", examples=examples, refresh=mine)
+    assert asked == [40, 40]
+    with pytest.raises(KilledError):
+        train(settings, tmp_path / "broken", examples=examples, refresh=mine, progress=kill_at(10))
+    assert len(asked) == 4
+    train(settings, tmp_path / "broken", examples=examples, refresh=mine, resume=True)
+    assert len(asked) == 4  # the last checkpoint is of step 9, in the last round
+    assert_same_weights(outcome(tmp_path / "unbroken"), outcome(tmp_path / "broken"))
+    assert read_examples(tmp_path / "broken" / "mined-2.jsonl") == read_examples(tmp_path / "unbroken" / "mined-2.jsonl")
+    with pytest.raises(InputError, match="give train\\(\\) a way to mine"):
+        train(settings, tmp_path / "without", examples=examples)
+
+
+def test_equal_seeds_give_equal_weights_and_other_ones_others(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    for name, seed in (("first", 0), ("second", 0), ("third", 1)):
+        train(recipe(tiny_model, training={"seed": seed}), tmp_path / name, examples=examples)
+    assert_same_weights(outcome(tmp_path / "first"), outcome(tmp_path / "second"))
+    with pytest.raises(AssertionError):
+        assert_same_weights(outcome(tmp_path / "first"), outcome(tmp_path / "third"))
+
+
+# -- folders, reports, and what is refused -------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_another_training_is_left_alone(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    settings = recipe(tiny_model)
+    train(settings, tmp_path / "out", examples=examples)
+    with pytest.raises(InputError, match="holds this training, finished"):
+        train(settings, tmp_path / "out", examples=examples, resume=True)
+    with pytest.raises(InputError, match="a training by another recipe"):
+        train(recipe(tiny_model, training={"steps": 5}), tmp_path / "out", examples=examples, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and holds no training"):
+        train(settings, tmp_path / "other", examples=examples)
+    with pytest.raises(KilledError):
+        train(settings, tmp_path / "begun", examples=examples, progress=kill_at(1))
+    with pytest.raises(InputError, match="interrupted; go on with --resume"):
+        train(settings, tmp_path / "begun", examples=examples)
+
+
+def test_the_report_tells_how_it_went_and_the_card_how_to_do_it_again(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    settings = recipe(tiny_model, training={"steps": 25})
+    steps: list[Progress] = []
+    report = train(settings, tmp_path / "out", examples=examples, progress=steps.append)
+    assert [step for step, _ in report.history] == [10, 20]
+    assert [one.step for one in steps] == [10, 20]
+    assert steps[0].seconds_left > steps[1].seconds_left > 0
+    assert steps[0].rate > 0
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (told["examples"], told["steps"]) == (40, 25)
+    card = (outcome(tmp_path / "out") / "README.md").read_text()
+    shown = card.partition("```toml\n")[2].partition("```")[0]
+    assert TrainSettings.parse(shown) == settings
+
+
+def test_a_training_that_ends_in_no_number_is_not_saved(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    overflown = [replace(one, scores=(float("inf"), *(one.scores or ())[1:])) for one in examples]
+    report = train(recipe(tiny_model, kind="margin-mse", training={"steps": 40}), tmp_path / "out", examples=overflown)
+    assert report.folder is None
+    assert report.steps == 10  # where that was seen
+    assert "no number" in str(report)
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_fewer_examples_are_drawn_where_the_recipe_limits_them(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    settings = recipe(tiny_model, training={"steps": 0, "epochs": 2.0})
+    settings = replace(settings, data=replace(settings.data, limit=16))
+    report = train(settings, tmp_path / "out", examples=examples)
+    assert (report.examples, report.steps) == (16, 4)
+
+
+def test_prompts_of_the_parent_are_those_it_is_trained_with(tiny: Any, tmp_path: Path, examples: list[Example]) -> None:
+    from twinrank.train.trainer import _Run
+
+    parent = tiny.write_bi_encoder(tmp_path / "prompted", prompts={"query": "zinc zinc ", "document": "bread "})
+    run = _Run(recipe(parent), tmp_path / "out", examples, None, None)
+    (row, *_), batch = run.feed[0], run.trainer.train_dataset[0]
+    own = BiEncoder(parent, max_tokens=32)
+    for column, text, side in (("query", row["query"], "query"), ("positive", row["positive"], "document")):
+        ids = batch[f"{column}_input_ids"][0][batch[f"{column}_attention_mask"][0] == 1]
+        assert ids.tolist() == own.tokenize([text], side=side).ids.tolist()
+
+
+def test_late_interactions_projection_learns_on_a_frozen_trunk(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    train(recipe(tiny_model, "late-interaction", model={"frozen": -1}), tmp_path / "out", examples=examples)
+    folder = outcome(tmp_path / "out")
+    trunk = {name.partition("/")[2]: value for name, value in weights(tiny_model).items()}
+    saved = {name.partition("/")[2]: value for name, value in weights(folder).items()}
+    for name, value in trunk.items():
+        np.testing.assert_array_equal(saved[name], value)
+    begun = make_network(recipe(tiny_model, "late-interaction").model, [one.positives[0] for one in examples], "cpu").model
+    assert not np.allclose(saved["linear.weight"], begun[1].linear.weight.detach(), atol=1e-4)
+    assert LateInteraction(folder).dimension == 8
