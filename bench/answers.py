@@ -21,7 +21,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -40,8 +40,8 @@ from twinrank.search.weights import UNRELATED, contrast_of
 from twinrank.text import Analyzer
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinrank-answers"
-SQUAD = 600
-"""Questions drawn of squad_sent."""
+QUESTIONS = 600
+"""Drawn of each set, where it has more."""
 DEPTH = 10
 
 # -- questions whose answering sentence is known ----------------------------------------------------------------------------
@@ -55,6 +55,16 @@ class Judged:
     documents: list[dict[str, str]]
     questions: dict[str, str]
     places: dict[str, list[tuple[str, int, int]]]
+
+    def only(self, keys: list[str]) -> Judged:
+        return replace(
+            self, questions={key: self.questions[key] for key in keys}, places={key: self.places[key] for key in keys}
+        )
+
+    def drawn(self, most: int) -> Judged:
+        keys = list(self.questions)
+        random.Random(5).shuffle(keys)
+        return self.only(keys[:most])
 
     def collection(self, recipe: Recipe, label: str) -> Collection:
         collection = Collection(CACHE / f"{self.name}-{label}.twinrank", recipe=recipe)
@@ -101,10 +111,7 @@ def wikiqa(data: Path, split: str) -> Judged:
 def squad(data: Path, split: str) -> Judged:
     whole = of_sentences(data, "squad_sent", split, lambda place, _: f"block{place // 5}")
     others = {letters(row["text"]) for row in rows(data / "xquad_en" / "queries.jsonl")}
-    drawn = [key for key, text in whole.questions.items() if letters(text) not in others]
-    random.Random(5).shuffle(drawn)
-    kept = drawn[:SQUAD]
-    return Judged(whole.name, whole.documents, {k: whole.questions[k] for k in kept}, {k: whole.places[k] for k in kept})
+    return whole.only([key for key, text in whole.questions.items() if letters(text) not in others])
 
 
 def xquad(data: Path, language: str) -> Judged:
@@ -165,8 +172,8 @@ def told(ranks: list[int | None]) -> tuple[float, float, float]:
     )
 
 
-def choose(data: Path, reranker: str | None) -> None:
-    sets = [wikiqa(data, "dev"), squad(data, "dev")]
+def choose(data: Path, reranker: str | None, most: int) -> None:
+    sets = [judged.drawn(most) for judged in (wikiqa(data, "dev"), squad(data, "dev"))]
     for kind, recipe in recipes("english", reranker).items():
         seen = [list(columns(judged, recipe, kind)) for judged in sets]
         grid = product((0.0, 0.25, 0.5, 1.0), (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5))
@@ -209,11 +216,11 @@ def rank_by(part: tuple[np.ndarray, np.ndarray], shares: tuple[float, ...]) -> i
     return first_right(flags[np.argsort(-(known @ np.array(shares)), kind="stable")])
 
 
-def report(data: Path, reranker: str | None) -> None:
+def report(data: Path, reranker: str | None, most: int) -> None:
     print("| set | questions | recipe | read | accuracy@1 | @3 | MRR@10 | ms (median) |\n|---|---|---|---|---|---|---|---|")
     sets = [(wikiqa(data, "test"), "english"), (squad(data, "test"), "english")]
     sets += [(xquad(data, "en"), "english"), (xquad(data, "ru"), "russian")]
-    for judged, language in sets:
+    for judged, language in ((judged.drawn(most), language) for judged, language in sets):
         for kind, recipe in recipes(language, reranker).items():
             with judged.collection(recipe, kind.replace(" ", "-")) as collection:
                 ranks, times, read = [], [], 0
@@ -386,12 +393,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--reranker")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="Of each set, drawn with a seed.")
     options = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
     if options.what == "choose":
-        choose(options.data, options.reranker)
+        choose(options.data, options.reranker, options.questions)
     elif options.what == "report":
-        report(options.data, options.reranker)
+        report(options.data, options.reranker, options.questions)
     elif options.what == "support":
         support(options.data, options.models)
     else:

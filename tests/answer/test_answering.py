@@ -263,6 +263,22 @@ def test_quotes_are_of_one_state_though_others_write(notes: Collection, monkeypa
     assert [document.text for document in notes.get(["zinc"]) if document] == ["Zinc is said to shorten a cold by an hour."]
 
 
+def test_what_is_cited_is_encoded_once_for_all_claims(
+    make: Making, minilm_folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = make(model=str(minilm_folder))
+    collection.add([{"id": "zinc", "text": "Zinc lozenges may shorten a common cold by a day. They taste of metal."}])
+    seen: list[str] = []
+    encode = collection._loaded.encode
+    monkeypatch.setattr(
+        collection._loaded, "encode", lambda encoder, texts, side: seen.extend(texts) or encode(encoder, texts, side)
+    )
+    model.say = lambda _: "Zinc lozenges may shorten a cold by a day [1]. Zinc lozenges taste of metal [1]. Cheese is aged [1]."
+    answer = collection.answer(QUESTION, endpoint=Endpoint(model.url, "m"))
+    assert [claim.standing for claim in answer.claims] == ["supported", "supported", "unsupported"]
+    assert seen.count("They taste of metal.") == 1
+
+
 def test_all_sources_are_numbered_without_a_gap(notes: Collection) -> None:
     numbers: Sequence[int] = [source.number for source in notes.answer("cold cough help").sources]
     assert list(numbers) == list(range(1, len(numbers) + 1))

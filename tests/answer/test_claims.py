@@ -44,6 +44,12 @@ def test_a_sentence_keeps_the_numbers_that_it_cites(reply: str, expected: list[t
     assert [(text, cited) for text, cited, _ in said(reply)] == expected
 
 
+def test_what_a_model_thinks_aloud_is_no_part_of_its_answer() -> None:
+    parsed = parse("<think>Passage [2] lies.\nLet me see.</think>Zinc helps [1].", {1, 2})
+    assert ([written.text for written in parsed.sentences], parsed.links) == (["Zinc helps."], 0)
+    assert parse("<think>without end", {1}).sentences == ()
+
+
 def test_a_number_that_was_not_given_is_taken_out_and_told() -> None:
     assert said("Zinc helps [1][7]. Honey too [99].") == [("Zinc helps.", (1,), (7,)), ("Honey too.", (), (99,))]
 

@@ -54,6 +54,11 @@ def test_a_claim_may_sum_up_two_neighbouring_sentences() -> None:
     assert LikenessVerifier(WORDS).check("Lozenges shorten a cold by a day and taste of metal.", ZINC).holds
 
 
+@pytest.mark.parametrize("claim", ["Yes: zinc lozenges shorten a cold by a day.", "Zinc shortens a cold by a day. It does."])
+def test_a_clause_of_a_word_or_two_is_looked_at_with_its_neighbour(claim: str) -> None:
+    assert LikenessVerifier(WORDS).check(claim, ZINC).holds
+
+
 def test_a_claim_without_a_word_that_counts_is_not_supported() -> None:
     assert not LikenessVerifier(WORDS).check("It is so.", ZINC).holds
 

@@ -21,7 +21,9 @@ MOST_LAYERS = 8
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_SILENT = re.compile(r"<(script|style|iframe|object|svg|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+_SILENT = re.compile(
+    r"<(think|script|style|iframe|object|svg|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE
+)
 _IMAGE = re.compile(r"!\[[^\]]{0,2000}\](?:\([^)]*(?:\)|\Z)|\[[^\]]*\])")
 _LINKED_CITATION = re.compile(r"\[?\[(\d{1,4})\]\]?\([^)]*(?:\)|\Z)")
 _LINK = re.compile(r"\[([^\[\]]{0,2000})\]\([^)]*(?:\)|\Z)")
@@ -71,7 +73,7 @@ def parse(reply: str, given: Collection[int]) -> Parsed:
     >>> [(written.text, written.citations, written.removed) for written in parsed.sentences], parsed.links
     ([('Zinc helps.', (1,), ()), ('See.', (), (9,))], 1)
     """
-    text, links = plain(reply[:LONGEST])
+    text, links = plain(_THOUGHT.sub(" ", reply[:LONGEST]))
     text = _CITATION.sub(lambda found: "".join(f"[{number}]" for number in _numbers(found[1])), text)
     text = _BEHIND_A_STOP.sub(lambda found: f" {found[2].strip()}{found[1]} ", text)
     written: list[Written] = []
@@ -130,7 +132,6 @@ def plain(text: str) -> tuple[str, int]:
 def _once(text: str) -> tuple[str, int]:
     removed = 0
     for pattern, instead in (
-        (_THOUGHT, " "),
         (_COMMENT, " "),
         (_SILENT, " "),
         (_IMAGE, " "),

@@ -81,13 +81,13 @@ def read(
         fresh = reading.fresh(list(_units(reading.document, passage)))
         if not fresh:
             continue
+        if full:
+            reading.left_out.update(fresh)
+            continue
         costs = {unit: count(reading.text(unit)) for unit in fresh}
         room = left - (0 if reading.units else count(reading.document.title))
-        if full:
-            taken: list[Unit] = []
-        elif sum(costs.values()) <= room:
-            taken = fresh
-        else:
+        taken = fresh
+        if sum(costs.values()) > room:
             taken = _best_that_fit(fresh, costs, room, likeness([reading.text(unit) for unit in fresh]))
             full = bool(taken)
         reading.left_out.update(set(fresh) - set(taken))

@@ -72,4 +72,17 @@ def _verifier(loaded: Loaded, terms: Terms, asked: str | CrossEncoder | None) ->
     words = Words(terms, lambda _: 1.0)  # each word the same: that is how the thresholds were chosen
     if loaded.encoder is None:
         return LikenessVerifier(words)
-    return LikenessVerifier(words, _embedder(loaded, loaded.encoder), loaded.contrast)
+    return LikenessVerifier(words, _remembering(_embedder(loaded, loaded.encoder)), loaded.contrast)
+
+
+def _remembering(embed: Callable[[Sequence[str]], Vectors]) -> Callable[[Sequence[str]], Vectors]:
+    """The same, for texts that come again and again: what is cited, with each claim that cites it."""
+    known: dict[str, Vectors] = {}
+
+    def remember(texts: Sequence[str]) -> Vectors:
+        fresh = [text for text in dict.fromkeys(texts) if text not in known]
+        if fresh:
+            known.update(zip(fresh, embed(fresh), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return remember

@@ -130,10 +130,10 @@ class LikenessVerifier:
         return " ".join(nearest)
 
     def _clauses(self, claim: str) -> list[str]:
-        """The claim's clauses, those of a word or two with the one before: the last may have nothing to do with the others."""
+        """The claim's clauses, of which one may have nothing to do with the others; those of a word or two with a neighbour."""
         clauses: list[str] = []
         for piece in _CLAUSE.split(claim):
-            if clauses and len(self.words.terms(piece)) < FEWEST_TERMS:
+            if clauses and min(len(self.words.terms(text)) for text in (piece, clauses[-1])) < FEWEST_TERMS:
                 clauses[-1] += f" {piece}"
             else:
                 clauses.append(piece)
