@@ -82,7 +82,7 @@ def test_what_cannot_be_answered_is_refused(served: Serving, opened: Any, body: 
 def test_a_server_without_a_language_model_says_so(served: Serving, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TWINRANK_ENDPOINT", raising=False)
     answer = served(opened(words=True)).post("/answer", json={**QUESTION, "generative": True})
-    assert answer.status_code == 501
+    assert answer.status_code == 404
     assert "TWINRANK_ENDPOINT" in answer.json()["error"]["message"]
 
 

@@ -103,5 +103,5 @@ def _endpoint() -> Endpoint:
     except TwinrankError as error:
         raise Refusal(501, f"this server's language model cannot be used: {error}") from error
     if endpoint is None:
-        raise Refusal(501, f"this server has no language model; start it with {ADDRESS} and {MODEL} set, or ask for quotes")
+        raise Refusal(404, f"this server has no language model; start it with {ADDRESS} and {MODEL} set, or ask for quotes")
     return endpoint

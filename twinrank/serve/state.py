@@ -63,7 +63,7 @@ class State:
 
     async def ask_model(self, ask: Callable[[], T]) -> T:
         """Ask the collection something that a language model elsewhere takes part in."""
-        return await self.lanes["model"].run(ask)
+        return await self._run("model", ask)
 
     async def write(self, change: Callable[[], T]) -> T:
         """Change the collection; one change at a time."""
