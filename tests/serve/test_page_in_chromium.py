@@ -470,6 +470,7 @@ def test_markup_in_a_document_is_text_everywhere(page: Page, site: Site, state: 
 def test_an_explanation_shows_what_each_architecture_saw(page: Page, site: Site) -> None:
     page.goto(site.at(q="zinc against a cold", doc="zinc", tab="why"))
     expect(page.locator(".outcome")).to_contain_text("rank")
+    expect(page.locator(".wait")).to_have_count(0)  # first what takes no time, then what each word does
     titles = page.locator(".seen h3").all_text_contents()
     assert [title for title in titles if "likely" not in title] == [
         "Its way through the search", "Words", "Vectors", "Tokens", "Cross-encoder"
@@ -564,7 +565,7 @@ PANELS: list[tuple[dict[str, str], str]] = [
     ({"q": "a cold", "p": "0.999"}, ".nothing"),
     ({"q": "a cold", "where": "("}, ".error"),
     ({"q": "a cold", "doc": "zinc"}, ".document"),
-    ({"q": "a cold", "doc": "zinc", "tab": "why"}, ".outcome"),
+    ({"q": "a cold", "doc": "zinc", "tab": "why"}, ".legend"),
     ({"q": "a cold", "view": "compare"}, ".ranks"),
     ({"view": "collection"}, ".figures"),
     ({"view": "tuning"}, ".plot svg"),

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { byId, facts, fill, make, notice } from "./dom.js";
-import { drawExplanation } from "./explain.js";
+import { drawExplanation, drawWeights } from "./explain.js";
 import { value } from "./format.js";
 import { current, hitOf } from "./search.js";
 import { address, go, read } from "./state.js";
@@ -10,6 +10,7 @@ import { Points, marked } from "./text.js";
 
 const TABS = [["text", "Document"], ["why", "Why it is here"]];
 
+const WEIGHING = 256; // texts that each model may read to weigh single words
 const LONGEST_MARKED = 1_000_000; // characters; the server marks no longer texts
 
 let running = null;
@@ -115,8 +116,11 @@ async function why(inside, state, signal) {
     fill(inside, notice("Search for something first; then this says why the document was found."));
     return;
   }
-  const told = await ask("explain", { body, signal });
-  if (read().doc !== state.doc || signal.aborted) return;
-  if (told.title) byId("detail-title").textContent = told.title;
-  drawExplanation(inside, told);
+  // To weigh single words, the models read some hundred texts; what takes no such time is shown first.
+  for (const [budget, draw] of [[0, drawExplanation], [WEIGHING, drawWeights]]) {
+    const told = await ask("explain", { body: { ...body, budget }, signal });
+    if (read().doc !== state.doc || signal.aborted) return;
+    if (told.title) byId("detail-title").textContent = told.title;
+    draw(inside, told);
+  }
 }

@@ -7,6 +7,7 @@ import { Points, parts } from "./text.js";
 const MOST_WORDS = 8; // of those that matter, in a table
 const CELL = { width: 16, height: 20, left: 92, top: 84 }; // pixels of the heat map
 
+/** All but what single words do to a model's score, which is drawn when it is known. */
 export function drawExplanation(inside, told) {
   fill(inside,
     make("p", { class: "outcome" }, told.outcome),
@@ -15,13 +16,19 @@ export function drawExplanation(inside, told) {
     told.probability ? probability(told.probability) : null,
     section("Its way through the search", stages(told.stages), told.sums.map(sum), told.certificates.map(certificate)),
     told.words ? words(told.words, told.passage) : null,
-    told.vectors ? seen(`Vectors`, told.vectors, "cosine of the two vectors") : null,
+    told.vectors ? vectors(told.vectors, false) : null,
     told.tokens ? tokens(told.tokens, told.passage) : null,
-    told.pairs.map((pair) => seen("Cross-encoder", pair, "read as a pair")),
+    told.pairs.map((pair) => pairs(pair, false)),
     told.notes.length ? section("What could not be told", make("ul", { class: "plain-list" },
       told.notes.map((note) => make("li", {}, note)))) : null,
     make("p", { class: "soft" }, `Explained by passage ${told.passage.number + 1} of ${told.passage.of}`
       + `${told.passage.part ? `, in its ${told.passage.part}` : ""}, in ${told.seconds.toFixed(1)} s.`));
+}
+
+/** What single words do, in the place of what was drawn without it. */
+export function drawWeights(inside, told) {
+  const fresh = [...(told.vectors ? [vectors(told.vectors, true)] : []), ...told.pairs.map((pair) => pairs(pair, true))];
+  for (const [place, section] of inside.querySelectorAll(".weighs").entries()) section.replaceWith(fresh[place] ?? "");
 }
 
 function section(title, ...inside) {
@@ -122,16 +129,20 @@ function weighed(part, of) {
 
 // -- models that read texts ----------------------------------------------------------------------------------------------
 
-function seen(title, told, what) {
-  return section(title,
+const vectors = (told, known) => seen("Vectors", told, "cosine of the two vectors", known);
+const pairs = (told, known) => seen("Cross-encoder", told, "read as a pair", known);
+
+function seen(title, told, what, known) {
+  const made = section(title,
     make("p", { class: "scored" }, `${told.model}: ${score(told.score)}, ${what}`),
     told.searched === false ? make("p", { class: "soft" }, "The recipe does not search by these.") : null,
     occluded("Query", told.query, told.model), occluded("Passage", told.passage, told.model),
-    legend(told.query.effects.length + told.passage.effects.length));
+    known ? legend() : make("p", { class: "soft wait" }, "Weighing every word …"));
+  made.classList.add("weighs");
+  return made;
 }
 
-function legend(any) {
-  if (!any) return make("p", { class: "soft" }, "Which words matter was not asked for.");
+function legend() {
   return make("p", { class: "legend soft" }, make("span", { class: "weight", style: { "--share": "0.8" } }, "filled"),
     ": without it the score is lower; ", make("span", { class: "weight down" }, "dotted"), ": without it the score is higher.");
 }
