@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from twinrank.encoding import VECTORS
+from twinrank.errors import CollectionReadOnlyError, StorageError
 from twinrank.index.multivectors import MultiVectorIndex
 from twinrank.index.settings import VectorIndexSettings
 from twinrank.index.vectors import VectorIndex
-from twinrank.index.words import WordIndex
+from twinrank.index.words import HELD_MOST, WordIndex
 from twinrank.store import Store, View
 from twinrank.text import Analyzer
 from twinrank.types import Keys
@@ -124,10 +125,17 @@ class Words(Keeper):
         index.refresh()
 
     def take_in(self, index: WordIndex, changed: Keys, there: Keys) -> None:
-        if len(changed) <= self.held_most:
-            keys, terms = self._terms(there)
-            index.hold(changed, keys, terms)
-            return
+        if len(changed) > HELD_MOST:  # a commit is due anyway
+            try:
+                self._take_in_for_commit(index, changed, there)
+                return
+            except (StorageError, CollectionReadOnlyError):
+                if len(changed) > self.held_most:
+                    raise
+        keys, terms = self._terms(there)
+        index.hold(changed, keys, terms)
+
+    def _take_in_for_commit(self, index: WordIndex, changed: Keys, there: Keys) -> None:
         for part in parts(changed):
             index.remove(part)
         for part in parts(there):
