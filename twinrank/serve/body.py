@@ -19,11 +19,13 @@ LINGER = 1.0
 MOST_PARTS = 1_000_000
 """Commas and brackets of a body. Three bytes of JSON, `[],`, are a list of 64 bytes in memory, which no length bounds."""
 PART_BYTES = 64
+SMALL = 64 * 2**10
+"""Bytes."""
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Bodies:
-    """Bytes of all bodies that are held at once."""
+    """Bytes of all bodies that are held at once, but for small ones: these are bounded by the number of connections."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -43,7 +45,9 @@ class BoundedRequest(Request):
         self._limit = limit
         self._seconds = seconds
         self._bodies = bodies
+        self._size = 0
         self._held = 0
+        """Of its size, what counts."""
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -85,8 +89,11 @@ class BoundedRequest(Request):
         return b"".join(parts)
 
     def _hold(self, size: int) -> None:
-        self._bodies.take(size)
-        self._held += size
+        """Small bodies do not count, so that a few that are large and slow leave room for them."""
+        self._size += size
+        if (more := self._size - SMALL - self._held) > 0:
+            self._bodies.take(more)
+            self._held += more
 
     def _check_length(self) -> None:
         """Refuse what says that it is far too long before reading any of it."""

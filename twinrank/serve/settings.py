@@ -18,7 +18,7 @@ class Limits:
     body: int = 16 * 2**20
     """Bytes of the body of a request that brings texts: documents, what is to be embedded or reranked."""
     bodies: int = 256 * 2**20
-    """Bytes of all bodies that are being read or worked on."""
+    """Bytes of all bodies that are being read or worked on, beyond the first 64 KiB of each."""
     header: int = 32 * 2**10
     """Bytes of a request's line and headers."""
     connections: int = 4096
@@ -44,6 +44,8 @@ class Waits:
     """For the next request on a connection."""
     queue: float = 10.0
     """For a free thread; after that the request is refused."""
+    change: float = 60.0
+    """For the changes before one."""
     drain: float = 30.0
     """For requests under way, when the server is told to end."""
 

@@ -48,7 +48,7 @@ class State:
             "search": Lane("search", threads, queue, wait),
             # Whoever embeds or reranks in bulk waits rather than being refused.
             "encode": Lane("encode", threads, queue, wait, standing=queue),
-            "write": Lane("write", 1, queue, 60.0, standing=queue),
+            "write": Lane("write", 1, queue, settings.waits.change, standing=queue),
             # A language model elsewhere takes seconds; who waits for it does not hold a thread that searches.
             "model": Lane("model", 4, queue, wait),
         }
