@@ -407,21 +407,28 @@ def meaning(clause: dict[str, Any]) -> Condition:
     return Comparison(field, ">=", low) if high is None else Between(field, low, high)
 
 
-@pytest.mark.parametrize(
-    "expression",
-    ["year > 3 or lang = 'en'", "(year != 3)", "not open = true", "year >=", "((", "'", 'title like "a_b"', "a like 'x%'"],
-)
-def test_a_condition_that_no_control_shows_stays_as_it_was_written(page: Page, site: Site, expression: str) -> None:
+OTHER = ["year > 3 or lang = 'en'", "(year != 3)", "not open = true", "year >=", "((", "'", 'title like "a_b"', "a like 'x%'"]
+
+
+def test_a_condition_that_no_control_shows_stays_as_it_was_written(page: Page, site: Site) -> None:
     page.goto(site.address)
-    code = """async (expression) => {
+    code = """async (expressions) => {
         const { write, parse } = await import("/ui/where.js");
-        const once = parse(expression), again = parse(write(once));
-        return [once, again, write(again)];
+        return expressions.map((one) => [parse(one), parse(write(parse(one))), write(parse(write(parse(one))))]);
     }"""
-    once, again, written = page.evaluate(code, expression)
-    assert [one["kind"] for one in once] == ["other"]
-    assert again == once
-    assert written.strip("()") == expression.strip("()")
+    for expression, (once, again, written) in zip(OTHER, page.evaluate(code, OTHER), strict=True):
+        assert [one["kind"] for one in once] == ["other"]
+        assert again == once
+        assert written.strip("()") == expression.strip("()")
+
+
+def test_an_address_that_means_nothing_shows_the_page_all_the_same(page: Page, site: Site) -> None:
+    page.goto(site.at(view="nope", q="a cold", k="9999", p="-1", risk="x", deadline="soon", tab="..", other="1"))
+    expect(page.locator(".hit")).to_have_count(10)
+    page.goto(site.at(q="a cold", doc="no such document"))
+    expect(page.locator("#detail .error")).to_have_text("there is no document with this id")
+    page.goto(site.at(q="a cold", doc="no such document", tab="why"))
+    expect(page.locator("#detail .error")).to_have_text("there is no document with this id")
 
 
 # -- documents -----------------------------------------------------------------------------------------------------------
@@ -444,6 +451,19 @@ def test_marks_behind_an_emoji_stand_where_the_words_are(page: Page, site: Site)
     page.goto(site.at(q="sweet honey", doc="honey"))
     expect(page.locator(".document mark").first).to_be_visible()
     assert page.locator(".document mark").all_text_contents() == ["Honey", "sweet"]
+
+
+def test_texts_are_cut_by_code_points_as_the_server_counts_them(page: Page, site: Site) -> None:
+    draw = random.Random(3)
+    texts = ["".join(draw.choices("a é東😀🍯\u0301\n", k=draw.randint(0, 12))) for _ in range(200)]
+    asked = [(text, *sorted(draw.choices(range(15), k=2))) for text in texts]
+    page.goto(site.address)
+    code = """async (asked) => {
+        const { Points } = await import("/ui/text.js");
+        return asked.map(([text, start, end]) => [new Points(text).slice(start, end), new Points(text).length]);
+    }"""
+    cut = page.evaluate(code, asked)
+    assert cut == [[text[start:end], len(text)] for text, start, end in asked]
 
 
 @pytest.mark.parametrize(
@@ -586,7 +606,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser: Browser, site: Site, 
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         if page.locator(".disclose").is_visible():
             page.locator(".disclose").click()
-        found = axe.Axe().run(page).response["violations"]
+        found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         page.emulate_media(color_scheme="dark")
         found += axe.Axe().run(page, options={"runOnly": ["color-contrast"]}).response["violations"]
         problems += [(state, rule["id"], rule["nodes"][0]["html"][:200]) for rule in found]
