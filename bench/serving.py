@@ -296,6 +296,7 @@ async def with_half_open(bench: Bench, rate: float, rounds: int) -> dict[str, fl
                 found = await bench.load(rate)
             answers.found += found.found
             answers.seconds += found.seconds
+            answers.cpu += found.cpu
     print()
     print(HEAD)
     print(plain.row("50% of capacity", rate))
