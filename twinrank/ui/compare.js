@@ -66,7 +66,7 @@ function draw(state) {
           },
         },
       }, rows.map((row) => make("option", { value: row.name, selected: row === base }, row.name))))),
-    filters.chips(state),
+    filters.chips({ ...state, p: "", risk: "", deadline: "" }), // these are of the search alone
     make("div", { class: "architectures", style: { "--count": String(rows.length) } },
       rows.map((row) => column(row, base, slowest, state))),
     told.left_out.length ? make("div", { class: "left-out" }, make("h3", {}, "Not here"),

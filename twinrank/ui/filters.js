@@ -176,14 +176,16 @@ function options() {
   const sure = state.risk ? `risk ${state.risk}` : state.p ? `p ${state.p}` : "";
   const chances = [0.25, 0.5, 0.75, 0.9].map((share) => [`p ${share}`, `at least ${percent(share)} likely`]);
   const risks = [0.05, 0.1, 0.2].map((share) => [`risk ${share}`, `at most ${percent(share)} wrong`]);
+  const inSearch = state.view === "search"; // what is compared is not cut short
   return group("Options",
     select("f-k", "Hits", state.k, [["10", "10"], ["20", "20"], ["50", "50"]], (k) => ({ k })),
-    calibrated || sure ? select("f-sure", "Show", sure, [["", "all that is found"], ...chances, ...risks], (given) => {
+    inSearch && (calibrated || sure) ? select("f-sure", "Show", sure, [["", "all that is found"], ...chances, ...risks], (given) => {
       const [kind, number] = given.split(" ");
       return { p: kind === "p" ? number : "", risk: kind === "risk" ? number : "" };
     }) : null,
-    select("f-deadline", "Time", state.deadline,
-      [["", "as long as it takes"], ["50", "50 ms"], ["200", "200 ms"], ["1000", "1 second"]], (deadline) => ({ deadline })));
+    inSearch ? select("f-deadline", "Time", state.deadline,
+      [["", "as long as it takes"], ["50", "50 ms"], ["200", "200 ms"], ["1000", "1 second"]],
+      (deadline) => ({ deadline })) : null);
 }
 
 /** What the address says stays choosable, though no entry is called so. */

@@ -99,7 +99,7 @@ function welcome() {
   const held = filters.documents();
   fill(byId("view"), make("div", { class: "welcome" },
     make("h2", {}, held === null ? "Search" : `Search ${counted(held, "document")}`),
-    make("p", {}, "Ask in your own words; results come as you type. Every hit says how sure it is and why it is there.")));
+    make("p", {}, "Ask in your own words; hits come as you type, and each can say why it is there.")));
 }
 
 function said(results) {

@@ -19,7 +19,8 @@ export async function show() {
   } catch (error) {
     if (error.name === "AbortError" || running !== mine) return;
     fill(view, make("div", { class: "welcome" }, make("h2", {}, "Tuning"), error.status === 404
-      ? [make("p", {}, "It was not tuned yet. With judged queries, the best pipeline within a deadline is found by"),
+      ? [make("p", {}, "This collection was not tuned yet. With judged queries, the best pipeline within a deadline "
+        + "is found by"),
         make("pre", { tabindex: "0", role: "region", "aria-label": "Command" }, COMMAND)]
       : notice(error.message, "error")));
   }
