@@ -7,13 +7,16 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from twinrank.collection import KEPT_EVERY, Collection
 from twinrank.derived import one_at_a_time
 from twinrank.errors import IndexDamagedError, StorageError
+from twinrank.index.approximate import Approximate
 from twinrank.index.words import WordIndex
+from twinrank.recipe import Recipe
 
 
 def make(folder: Path, **texts: str) -> Path:
@@ -292,3 +295,33 @@ def test_an_index_of_sqlite_s_that_leads_astray_is_told_when_the_collection_is_o
     (tmp_path / "notes" / "store.db").write_bytes(content)
     with Collection(tmp_path / "notes") as again:
         assert (again.get(["identity7"]) != [None], again.notices) == (True, [])
+
+
+def test_others_write_while_an_approximate_index_is_built(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed")
+    recipe = Recipe.parse("[index]\nkind = 'hnsw'").with_model(str(tiny_model))
+    monkeypatch.setattr("twinrank.collection.WRITER_PATIENCE", 0.2)
+    monkeypatch.setattr("twinrank.derived.PATIENCE", 0.2)
+    monkeypatch.setattr("twinrank.index.settings.LEAST", 10)
+    build, built = Approximate.build, []
+    with Collection(tmp_path / "notes", recipe=recipe) as notes:
+
+        def build_meanwhile(*given: Any) -> Approximate:
+            if not built:
+                built.append(True)
+                with Collection(notes.path) as other:
+                    assert other.search("number 3")[0].id == "d3"
+                    assert "exact, until its hnsw index is built: by the next change" in other.notices[0]
+                    assert other.add({"id": "meanwhile", "text": "number nothing"}).added == 1
+            return build(*given)
+
+        monkeypatch.setattr(Approximate, "build", build_meanwhile)
+        notes.add([{"id": f"d{number}", "text": f"number {number}"} for number in range(40)])
+        assert built
+        assert notes._derived.refresh().vectors.kind == "hnsw"
+        assert notes.search("number nothing")[0].id == "meanwhile"
+        assert notes.check().ok
+    with Collection(tmp_path / "notes") as again:
+        assert (again.search("number 3")[0].id, again.notices) == ("d3", [])

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from twinrank import Collection
 from twinrank.cli import twinrank
 from twinrank.derived import one_at_a_time
-from twinrank.errors import DataError, MissingExtraError
+from twinrank.errors import DataError, MissingExtraError, StorageError
 from twinrank.following import Follower, watch_folder
+from twinrank.store import Store
 
 
 @pytest.fixture
@@ -149,6 +150,26 @@ def test_watching_goes_on_after_another_writer_and_tells_nothing_twice(
     assert result.exception is None
     assert result.stderr.count("another process has been writing") == 1
     assert result.stderr.count("passed over") == 2  # with the first report, and with that of the new note
+    with Collection(tmp_path / "notes") as collection:
+        assert "new.txt" in ids(collection)
+
+
+def test_watching_goes_on_after_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Store.write
+
+    def looks(_: str) -> Iterator[None]:
+        with monkeypatch.context() as full:
+            full.setattr(Store, "write", fail)
+            (folder / "new.txt").write_text("a new note")
+            yield
+        yield
+
+    def fail(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr("twinrank.following.watch_folder", looks)
+    result = CliRunner().invoke(twinrank, ["watch", str(folder), "-c", str(tmp_path / "notes"), "--model", "none"])
+    assert (result.exception, result.stderr.count("the disk is full"), Store.write) == (None, 1, write)
     with Collection(tmp_path / "notes") as collection:
         assert "new.txt" in ids(collection)
 

@@ -92,6 +92,7 @@ class Derived:
         self._temporary: str | None = None
         self._unkept: set[str] = set()
         """Names of indexes that go on in memory, since their files cannot be written."""
+        self._told_incomplete = False
         self._elsewhere: str | None = None
         self._strays: set[str] = set()
         """Names of indexes that lie elsewhere, in a temporary folder, since they could not be made where they belong."""
@@ -111,8 +112,16 @@ class Derived:
                     self._open = self._read_only(sequence, stamps)
                 if keep or not self._are_current(sequence, stamps):
                     self._bring_up_to_date(sequence, stamps)
+                if not keep:
+                    self._tell_incomplete()
             found: dict[str, Any] = self._open
             return Indexes(found["words"], found.get(VECTORS), found.get(TOKENS))
+
+    def _tell_incomplete(self) -> None:
+        index = self._open.get(VECTORS)
+        if isinstance(index, VectorIndex) and index.wants_near and not self._told_incomplete:
+            self._told_incomplete = True
+            self._notify(f"vectors are searched {index.summary}: by the next change, or by twinrank rebuild")
 
     def complete(self) -> None:
         """Build the approximate index that the settings want, where it lacks; others search and write meanwhile.

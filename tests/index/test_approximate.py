@@ -6,11 +6,13 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from twinrank.errors import InputError, MissingExtraError
+from twinrank.index.approximate import Approximate
 from twinrank.index.backends import Hnsw, Ivf
 from twinrank.index.settings import Kind, VectorIndexSettings
 from twinrank.index.vectors import VectorIndex
@@ -344,3 +346,67 @@ def test_importing_the_index_imports_no_library_of_it() -> None:
     for name in ("twinrank.index.vectors", "twinrank.index.backends"):
         module = importlib.import_module(name)
         assert not {"faiss", "annoy", "scann"} & set(vars(module))
+
+
+# Built while others search and write
+
+
+def test_what_changes_while_it_is_built_is_searched_beside_it(
+    tmp_path: Path, vectors: Vectors, queries: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("hnsw")
+    batches = [(np.arange(4000), vectors[:4000])]
+    settings = VectorIndexSettings(kind="hnsw")
+    index = VectorIndex.build(tmp_path / "v", 48, batches, 1, settings=settings, threads=1, near=False)
+    assert (index.kind, index.wants_near) == ("exact", True)
+    made = Approximate.build
+
+    def build_meanwhile(*given: Any) -> Approximate:
+        near = made(*given)
+        index.remove(np.arange(100))
+        index.add(np.arange(5000, 5100), vectors[5000:5100])
+        index.save(2, near=False)
+        assert index.search(vectors[5050], 1).keys.tolist() == [5050]
+        return near
+
+    monkeypatch.setattr(Approximate, "build", build_meanwhile)
+    index.build_near()
+    assert (index.kind, index.wants_near, len(index)) == ("hnsw", False, 4000)
+    assert index.search(vectors[5050], 1).keys.tolist() == [5050]
+    assert not set(index.search(vectors[50], 20).keys.tolist()) & set(range(100))
+    monkeypatch.undo()
+    again = VectorIndex.open(index.path, settings=settings)
+    assert (again.kind, again.sequence, len(again)) == ("hnsw", 2, 4000)
+
+
+def test_what_another_process_built_is_taken_up(tmp_path: Path, vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("hnsw")
+    settings = VectorIndexSettings(kind="hnsw")
+    index = VectorIndex.build(tmp_path / "v", 48, [(np.arange(2000), vectors[:2000])], 1, settings=settings, near=False)
+    VectorIndex.open(tmp_path / "v", settings=settings).build_near()
+    monkeypatch.delattr(Approximate, "build")
+    index.build_near()
+    assert index.kind == "hnsw"
+
+
+def test_where_the_file_was_written_anew_meanwhile_it_comes_to_nothing(
+    tmp_path: Path, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("hnsw")
+    settings = VectorIndexSettings(kind="hnsw")
+    index = VectorIndex.build(tmp_path / "v", 48, [(np.arange(2000), vectors[:2000])], 1, settings=settings, near=False)
+    made = Approximate.build
+
+    def build_meanwhile(*given: Any) -> Approximate:
+        near = made(*given)
+        index.add(np.arange(3000, 4500), vectors[3000:4500])
+        assert index.save(2, near=False)
+        return near
+
+    monkeypatch.setattr(Approximate, "build", build_meanwhile)
+    index.build_near()
+    assert (index.kind, index.wants_near) == ("exact", True)
+    monkeypatch.undo()
+    index.build_near()
+    assert (index.kind, len(index)) == ("hnsw", 3500)
+    assert len(list(tmp_path.glob("*.neighbours"))) == 1

@@ -22,7 +22,7 @@ from twinrank.cli.common import (
     recipe_option,
     tell,
 )
-from twinrank.errors import CollectionBusyError, DataError
+from twinrank.errors import CollectionBusyError, DataError, StorageError
 from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
 
 if TYPE_CHECKING:
@@ -302,7 +302,11 @@ def watch(source: str, folder: str, recipe: str | None, model: str | None) -> No
         for _ in changes:
             try:
                 report = follower.sync()
-            except (DataError, CollectionBusyError) as error:  # the folder may come back, the other writer finish
+            except (
+                DataError,
+                CollectionBusyError,
+                StorageError,
+            ) as error:  # which may pass
                 if told != str(error):
                     note(str(error))
                 told = str(error)
