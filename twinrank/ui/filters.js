@@ -51,7 +51,8 @@ function draw() {
   const controls = Object.entries(fields?.fields ?? {}).map(([name, kinds]) => [name, kinds.reduce(moreUsed)])
     .sort(([, one], [, other]) => other.documents - one.documents).map(([name, values]) => control(name, values, clauses));
   const rest = controls.slice(MOST_FIELDS);
-  const active = clauses.length + ["p", "risk", "deadline"].filter((name) => state[name]).length;
+  const limits = state.view === "search" ? ["p", "risk", "deadline"].filter((name) => state[name]) : [];
+  const active = clauses.length + limits.length;
   refill(side,
     make("button", {
       id: "disclose", class: "disclose", type: "button", "aria-expanded": String(open), "aria-controls": "filters",
@@ -174,12 +175,13 @@ function options() {
     id, on: { change: (event) => change(chosenAs(event.target.value)) },
   }, withChosen(entries, chosen).map(([given, told]) => make("option", { value: given, selected: given === chosen }, told))));
   const sure = state.risk ? `risk ${state.risk}` : state.p ? `p ${state.p}` : "";
+  const all = ["", "all that is found"];
   const chances = [0.25, 0.5, 0.75, 0.9].map((share) => [`p ${share}`, `at least ${percent(share)} likely`]);
   const risks = [0.05, 0.1, 0.2].map((share) => [`risk ${share}`, `at most ${percent(share)} wrong`]);
   const inSearch = state.view === "search"; // what is compared is not cut short
   return group("Options",
     select("f-k", "Hits", state.k, [["10", "10"], ["20", "20"], ["50", "50"]], (k) => ({ k })),
-    inSearch && (calibrated || sure) ? select("f-sure", "Show", sure, [["", "all that is found"], ...chances, ...risks], (given) => {
+    inSearch && (calibrated || sure) ? select("f-sure", "Show", sure, [all, ...chances, ...risks], (given) => {
       const [kind, number] = given.split(" ");
       return { p: kind === "p" ? number : "", risk: kind === "risk" ? number : "" };
     }) : null,
