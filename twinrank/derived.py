@@ -121,7 +121,7 @@ class Derived:
         index = self._open.get(VECTORS)
         if isinstance(index, VectorIndex) and index.wants_near and not self._told_incomplete:
             self._told_incomplete = True
-            self._notify(f"vectors are searched {index.summary}: by the next change, or by twinrank rebuild")
+            self._notify(f"the vectors' index is {index.summary}: by the next change, or by twinrank rebuild")
 
     def complete(self) -> None:
         """Build the approximate index that the settings want, where it lacks; others search and write meanwhile.
