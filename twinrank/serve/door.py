@@ -64,7 +64,7 @@ class Door:
         if origin is not None:
             if origin in self.settings.origins or "*" in self.settings.origins:
                 return
-            if urlsplit(origin).netloc == headers.get("host", ""):
+            if origin.partition("://")[2] == headers.get("host", ""):
                 return
         elif headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
             return
