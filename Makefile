@@ -23,11 +23,11 @@ lint: $(VENV)/tested
 	$(BIN)/mypy
 
 # What `make test` leaves out, because it takes torch or other large libraries, about a minute to install, and no GPU: training,
-# the adapters, and the same answers as sentence-transformers, live.
+# the adapters, the same answers as sentence-transformers', live, and the documentation as a site.
 extras: $(VENV)/tested
 	$(PIP) install "torch==2.13.0"
-	$(PIP) install --editable ".[train,mteb]" --group adapters
-	$(BIN)/python -m pytest tests/train tests/adapters tests/models
+	$(PIP) install --editable ".[train,mteb]" --group adapters --group docs
+	$(BIN)/python -m pytest tests/train tests/adapters tests/models tests/test_site.py
 
 # The engine's tests and its fuzz target under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/tested
