@@ -282,3 +282,23 @@ def test_what_is_cited_is_encoded_once_for_all_claims(
 def test_all_sources_are_numbered_without_a_gap(notes: Collection) -> None:
     numbers: Sequence[int] = [source.number for source in notes.answer("cold cough help").sources]
     assert list(numbers) == list(range(1, len(numbers) + 1))
+
+
+def test_the_pages_lines_run(
+    make: Making, tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "answers.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace("http://127.0.0.1:8080/v1", model.url)
+    make("notes.twinrank").add([{"id": "zinc", "title": "Zinc", "text": "Zinc may shorten a cold. It tastes of metal."}])
+    monkeypatch.chdir(tmp_path)
+    model.say = lambda _: "Zinc may shorten a cold [1]. Zinc heals bones [1]."
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == [
+        "Zinc may shorten a cold. [1]",
+        "It tastes of metal. [1]",
+        "",
+        "[1] Zinc  zinc",
+        "zinc 0 24 Zinc may shorten a cold.",
+        "zinc 25 44 It tastes of metal.",
+        "False [('supported', ''), ('unsupported', 'what it cites says something else')]",
+    ]

@@ -111,8 +111,8 @@ class LikenessVerifier:
             cosine = 1 - (1 - float(cosines.max())) / self.contrast
             support, enough = BY_WORDS * support + (1 - BY_WORDS) * max(cosine, 0.0), ENOUGH
         support = min(max(support, 0.0), 1.0)
-        if missing := missing_numbers(claim, evidence.whole):
-            return Finding(support, False, f"what it cites does not have the number {missing[0]}")
+        if missing := missing_numbers(claim, near):
+            return Finding(support, False, f"what it cites does not have the number {missing[0]} there")
         if bool(_NEGATION.search(claim)) != bool(_NEGATION.search(likest)):
             return Finding(support, False, "of this sentence and the likest that it cites, one is negated")
         foreign = [clause for clause in self._clauses(claim) if float(self.words.shared(clause, [near])[0]) < FOREIGN]
@@ -121,8 +121,8 @@ class LikenessVerifier:
         return Finding(support, support >= enough, "" if support >= enough else "what it cites says something else")
 
     def _near(self, claim: str, evidence: Evidence) -> str:
-        """Of each source the few sentences in a row that share most words with the claim: all of a long one share many words
-        with anything."""
+        """Of each source the few sentences in a row that share most words with the claim: all of a long one share words and
+        numbers with anything."""
         nearest = [evidence.titles]
         for said in evidence.sources:
             rows = [" ".join(said[start : start + IN_A_ROW]) for start in range(max(1, len(said) - IN_A_ROW + 1))]
