@@ -8,7 +8,7 @@ export function read(search = location.search) {
   const state = Object.fromEntries(Object.entries(DEFAULTS).map(([name, usual]) => [name, given.get(name) ?? usual]));
   if (!VIEWS.includes(state.view)) state.view = "search";
   if (!["text", "why"].includes(state.tab)) state.tab = "text";
-  if (!/^(1?\d?\d)$/.test(state.k) || Number(state.k) < 1) state.k = DEFAULTS.k;
+  if (!/^(100|[1-9]\d?)$/.test(state.k)) state.k = DEFAULTS.k; // more are not compared
   for (const name of ["p", "risk", "deadline"]) if (!(Number(state[name]) > 0)) state[name] = "";
   return state;
 }
