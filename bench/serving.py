@@ -1,6 +1,6 @@
 """A server under load: what it answers a second, how quickly below that, and what twice as much or idle connections do to it.
 
-python bench/serving.py DATA [--seconds 20] [--overload 60] [--rounds 5] [--rerank MODEL] [--json FILE]
+python bench/serving.py DATA [--seconds 20] [--overload 60] [--rounds 5] [--rerank MODEL] [--threads N] [--json FILE]
 
 DATA is a folder in BEIR's layout, as data/scifact; its documents are indexed into a temporary folder by the default encoder.
 The server is a process of its own, `twinrank serve` as it is. Requests are sent when they are due, by a Poisson process, be
@@ -313,6 +313,7 @@ def main() -> None:
     parser.add_argument("--overload", type=float, default=60.0, help="seconds at twice the capacity")
     parser.add_argument("--rounds", type=int, default=5, help="with and without half-open connections")
     parser.add_argument("--rerank", metavar="MODEL", help="a cross-encoder that reranks 20 candidates")
+    parser.add_argument("--threads", type=int, help="of the server, that search")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     given = parser.parse_args()
     room_for(3 * HALF_OPEN)
@@ -324,7 +325,7 @@ def main() -> None:
         with Collection(place, recipe=Recipe.parse(text)) as collection:
             print(collection.add(given.data), file=sys.stderr)
         print("\n".join(f"{name}: {fact}" for name, fact in describe_machine().items()), end="\n\n")
-        with server(place) as (host, port, process):
+        with server(place, *(("--threads", str(given.threads)) if given.threads else ())) as (host, port, process):
             bench = Bench(Client(Connections(host, port), queries), process, given.seconds)
             told = asyncio.run(measure(bench, given.overload, given.rounds))
     if given.json:

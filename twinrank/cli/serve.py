@@ -39,7 +39,7 @@ from twinrank.show import note
     help="Be asked for by this name too, as behind a proxy; may be repeated.",
 )
 @click.option("--admin", is_flag=True, help="Offer /admin/check and /admin/rebuild.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Threads that search, and as many that encode.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads that search; four times as many encode.")
 @click.option("--queue", type=click.IntRange(0, 100_000), help="Requests of each kind that may wait for a thread.")
 @click.option("--quiet", is_flag=True, help="Write no line for each request.")
 def serve(

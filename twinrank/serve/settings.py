@@ -62,7 +62,7 @@ class Settings:
     admin: bool = False
     """Whether check and rebuild are offered."""
     threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
-    """That search, and as many that encode."""
+    """That search; for those that encode, see `state.ENCODING`."""
     queue: int = 32
     """Requests that may wait for a thread, of each kind."""
     limits: Limits = field(default_factory=Limits)

@@ -26,6 +26,8 @@ LOG = logging.getLogger("twinrank.serve")
 T = TypeVar("T")
 LaneName = Literal["search", "encode", "write", "model"]
 
+ENCODING = 4
+"""Threads that encode for each one that searches: 2.2 times the embeddings of as many (docs/serving.md)."""
 KEY_SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -46,8 +48,9 @@ class State:
         threads, queue, wait = settings.threads, settings.queue, settings.waits.queue
         self.lanes: dict[LaneName, Lane] = {
             "search": Lane("search", threads, queue, wait),
-            # Whoever embeds or reranks in bulk waits rather than being refused.
-            "encode": Lane("encode", threads, queue, wait, standing=queue),
+            # Whoever embeds or reranks in bulk waits rather than being refused. What waits in a thread is what the next call of
+            # the model takes together, so there are more of them.
+            "encode": Lane("encode", ENCODING * threads, queue, wait, standing=queue),
             "write": Lane("write", 1, queue, settings.waits.change, standing=queue),
             # A language model elsewhere takes seconds; who waits for it does not hold a thread that searches.
             "model": Lane("model", 4, queue, wait),
