@@ -274,6 +274,14 @@ def test_a_model_that_is_missing_is_told_in_a_sentence(tmp_path: Path, tiny_mode
     assert "Traceback" not in run.stderr
 
 
+def test_a_library_that_is_missing_is_told_with_what_installs_it() -> None:
+    code = "import sys; sys.modules['fastapi'] = None; from twinrank.cli import main; main(['serve', '-c', 'anywhere'])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "pip install 'twinrank[serve]'" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_as_many_connections_are_held_as_files_may_be_open() -> None:
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
