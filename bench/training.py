@@ -44,9 +44,9 @@ class Job:
 
 JOBS = (
     Job("bi-encoder", "vectors", ("pydoc_small", "pydoc_code"), ("dev", "test")),
-    Job("twin-tower", "vectors", ("pydoc_code",), ("dev", "test")),
+    Job("twin-tower", "vectors", ("pydoc_small", "pydoc_code"), ("dev", "test")),
     Job("late-interaction", "late", ("pydoc_small",), ("dev", "test")),
-    Job("cross-encoder", "reranked", ("pydoc_code",), ("dev", "test")),
+    Job("cross-encoder", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test")),
     Job("distilled", "vectors", ("pydoc_small",), ("dev", "test"), teacher="cross-encoder/model"),
     Job("undistilled", "vectors", ("pydoc_small",), ("dev", "test")),
     Job("queue", "vectors", ("pydoc_small",)),
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data", type=Path, default=cache)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--on", metavar="SET", help="measure on this set alone")
     parser.add_argument("--only", choices=["data", "train", "measure"], help="one step of each job")
     given = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "TWINRANK_THREADS"):
@@ -85,7 +86,7 @@ def main() -> None:
         if given.only in (None, "train"):
             train(job, data)
         if given.only in (None, "measure"):
-            measure(job, data)
+            measure(job, data, given.on)
     show()
 
 
@@ -125,14 +126,14 @@ def mine_one(data: Path, by: str, out: str) -> None:
 
 
 def draw_part(data: Path, out: str) -> None:
-    """2,500 of the examples: the same for a model that a teacher taught and for one that learns from the labels alone."""
+    """1,200 of the examples: the same for a model that a teacher taught and for one that learns from the labels alone."""
     from twinrank.train.data import read_examples, write_examples
 
     whole = "pydoc_code.jsonl"
     if not Path(whole).exists():
         mine_one(data, "both", whole)
     found = [example for example in read_examples(whole) if example.negatives]
-    write_examples(random.Random(SEED).sample(found, 2500), out)
+    write_examples(random.Random(SEED).sample(found, 1200), out)
 
 
 SOURCES = (
@@ -239,14 +240,14 @@ def train(job: Job, data: Path) -> None:
 # -- measuring -----------------------------------------------------------------------------------------------------------
 
 
-def measure(job: Job, data: Path) -> None:
+def measure(job: Job, data: Path, on: str | None) -> None:
     from twinrank.evaluate.experiment import evaluate
     from twinrank.evaluate.report import differences
     from twinrank.readers import read_dataset
 
     baseline, recipes = pipelines(job)
     splits = dict(UNSEEN)
-    for name in job.data:
+    for name in job.data if on is None else [on]:
         place = Path(name) if Path(name).exists() else data / name
         for split in (splits[name],) if name in splits else job.splits:
             if any(one.get("model") == job.name and one["data"] == name and one["split"] == split for one in noted()):
