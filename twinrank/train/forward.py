@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 WASTE = 0.1
 """Of the tokens computed together, the share that may be padding."""
@@ -34,16 +36,21 @@ def make_thrifty(network: Any, *, bf16: bool) -> None:
 
 def _run(network: Any, *, bf16: bool, input_ids: Tensor, attention_mask: Tensor, **others: Any) -> Any:
     plain = partial(type(network).forward, network)
-    with torch.autocast(input_ids.device.type, dtype=torch.bfloat16, enabled=bf16):
-        if input_ids.device.type != "cpu" or not _is_plain(input_ids, others):
+    on_cpu = input_ids.device.type == "cpu"
+    # On a CPU the fused attention's backward pass takes more time than all that the plain one takes in both directions.
+    attention = sdpa_kernel(SDPBackend.MATH) if on_cpu and network.training else nullcontext()
+    with attention, torch.autocast(input_ids.device.type, dtype=torch.bfloat16, enabled=bf16):
+        if not on_cpu or not _is_plain(input_ids, others):
             return _as_float(plain(input_ids=input_ids, attention_mask=attention_mask, **others))
         lengths = _lengths(input_ids, attention_mask, network.config.pad_token_id)
         order = torch.tensor(sorted(range(len(lengths)), key=lengths.__getitem__))  # (texts,)
+        # Looked up for all pieces at once: a lookup's gradient is as large as the table, for each piece once more.
+        words = network.get_input_embeddings()(input_ids)  # (texts, tokens, width)
         outputs = []
         for start, end in _pieces([lengths[place] for place in order.tolist()]):
             rows, width = order[start:end], lengths[int(order[end - 1])]
             taken = {name: value[rows, :width] if _is_tokens(value, input_ids) else value for name, value in others.items()}
-            outputs.append(plain(input_ids=input_ids[rows, :width], attention_mask=attention_mask[rows, :width], **taken))
+            outputs.append(plain(inputs_embeds=words[rows, :width], attention_mask=attention_mask[rows, :width], **taken))
         return _together(outputs, torch.argsort(order), input_ids.shape[1])
 
 
