@@ -28,9 +28,13 @@ def folder(notes: Collection) -> str:
     return str(notes.path)
 
 
-def test_it_prints_quotes_with_where_they_stand(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_quotes_with_where_they_stand_and_a_score_that_is_no_probability(
+    folder: str, notes: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, err, status = run(capsys, QUESTION, "-c", folder, "--quotes", "1")
-    assert (out, status) == ("Zinc lozenges may shorten a common cold by a day. [1]\n\n[1] Zinc  zinc:0-49\n", 0)
+    score = notes.search(QUESTION)[0].score
+    assert out == f"Zinc lozenges may shorten a common cold by a day. [1]\n\n[1] Zinc  zinc:0-49  score {score:.3f}\n"
+    assert status == 0
     assert f"twinrank calibrate -c {folder}" in err
     assert "tokens read, nothing left out" in err
 

@@ -23,8 +23,8 @@ SHARES: dict[Kind, tuple[float, float, float]] = {
     "late interaction": (0.5, 0.75, 0.0),
     "words": (0.0, 0.5, 0.5),
 }
-"""What model, words and document count for in a sentence's score: the best mean reciprocal rank of the sentence that answers,
-on the dev parts of wikiqa and squad_sent (`python bench/answers.py choose`; docs/answers.md)."""
+"""What model, words and document count for in a sentence's score: within .003 of the best mean reciprocal rank of the sentence
+that answers, on the dev parts of wikiqa and squad_sent (`python bench/answers.py choose`; docs/answers.md)."""
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,9 @@ def _show(found: Answer, folder: str) -> None:
         click.echo()
     for source in found.sources:
         if source.number in cited:
-            chance = "" if source.probability is None else f"  relevant with probability {source.probability:.2f}"
-            click.echo(f"[{source.number}] {source.title or source.id}  {_places(found, source.number) or source.id}{chance}")
+            likely = f"score {source.score:.3f}" if source.probability is None else f"probability {source.probability:.2f}"
+            where = _places(found, source.number) or source.id
+            click.echo(f"[{source.number}] {source.title or source.id}  {where}  {likely}")
     for claim in found.claims:
         if claim.standing != "supported":
             note(f"{claim.standing}: {claim.text} ({claim.why})")
