@@ -56,7 +56,7 @@ class Endpoint:
     tries: int = 4
     most_tokens: int = 512
     """That the model may write."""
-    _key: str = field(default_factory=lambda: os.environ.get(KEY, ""), repr=False, compare=False)
+    _key: str = field(default_factory=lambda: os.environ.get(KEY, ""), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
