@@ -1,0 +1,86 @@
+"""The commands that train: a recipe in, a folder and a report out, and a sentence where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from twinrank.cli import main
+from twinrank.train.data import Example, write_examples
+from twinrank.train.settings import DataSettings, LossSettings, ModelSettings, TrainingSettings, TrainSettings
+
+
+@pytest.fixture
+def write_recipe(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> Path:
+    file = tmp_path / "examples.jsonl"
+    write_examples([Example(one.query, one.positives, one.negatives) for one in examples], file)
+    settings = TrainSettings(
+        ModelSettings(parent=str(tiny_model), max_tokens=32),
+        DataSettings(str(file), negatives=2),
+        LossSettings("kl"),
+        TrainingSettings(steps=3, batch=8, checkpoint=2),
+    )
+    (tmp_path / "student.toml").write_text(settings.to_toml())
+    plain = settings.to_toml().replace('kind = "kl"', 'kind = "infonce"')
+    (tmp_path / "plain.toml").write_text(plain)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = 0
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.mark.usefixtures("with_torch")
+def test_train_writes_a_model_beside_the_recipe_or_where_it_is_told(
+    write_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = run(capsys, "train", str(write_recipe / "plain.toml"))
+    assert status == (0 if (write_recipe / "plain" / "model").is_dir() else 1)
+    assert out.startswith("40 examples, 3 steps, ")
+    status, out, _ = run(capsys, "train", str(write_recipe / "plain.toml"), "--out", str(write_recipe / "there"), "--json")
+    assert json.loads(out)["steps"] == 3
+    assert (write_recipe / "there" / "report.json").exists()
+    status, out, err = run(capsys, "train", str(write_recipe / "plain.toml"))
+    assert (status, out) == (1, "")
+    assert "holds this training, finished" in err
+
+
+@pytest.mark.usefixtures("with_torch")
+def test_distill_asks_the_teacher_once_and_trains_the_student(
+    write_recipe: Path, tiny_cross_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = run(capsys, "distill", str(write_recipe / "student.toml"), "--teacher", str(tiny_cross_encoder))
+    assert status == (0 if (write_recipe / "student" / "model").is_dir() else 1)
+    assert "40 examples, 3 steps" in out
+    (scores,) = (write_recipe / "student.scores").iterdir()
+    assert scores.stat().st_size == 40 * 5 * 20  # a record of 20 bytes for every pair
+
+
+def test_a_loss_that_learns_from_no_scores_needs_no_teacher(write_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "distill", str(write_recipe / "plain.toml"), "--teacher", "whoever")
+    assert status == 1
+    assert "the loss infonce learns from no scores; take margin-mse or kl" in err
+
+
+def test_a_recipe_that_is_wrong_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wrong.toml").write_text("[training]\nbach = 3")
+    status, _, err = run(capsys, "train", str(tmp_path / "wrong.toml"))
+    assert status == 1
+    assert "unknown key 'bach'; did you mean 'batch'?" in err
+
+
+def test_without_torch_the_extra_is_named(
+    write_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinrank.train.networks.NEEDED", ("a_torch_that_is_not_there",))
+    status, _, err = run(capsys, "train", str(write_recipe / "plain.toml"))
+    assert status == 1
+    assert "pip install 'twinrank[train]'" in err
