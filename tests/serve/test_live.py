@@ -140,7 +140,9 @@ def test_a_head_without_end_is_refused(live: Live, opened: Opening) -> None:
     address = live(opened(words=True), limits=Limits(header=10_000))
     with closing(connect(address)) as connection:
         connection.sendall(head()[:-2] + b"X-Long: " + b"x" * 30_000)
-        assert read_answer(connection)[0] == 400
+        status, body = read_answer(connection)
+        assert status == 400
+        assert "10,000 bytes" in json.loads(body)["error"]["message"]
 
 
 # -- a process of its own ------------------------------------------------------------------------------------------------

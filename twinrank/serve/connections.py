@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from twinrank.serve.refusals import Refusal
 from twinrank.serve.settings import Settings
 
 
@@ -53,6 +55,15 @@ def timed_protocol(settings: Settings) -> type[H11Protocol]:
             super().timeout_keep_alive_handler()
             # Closed, but for what the other side has not read yet; whoever reads nothing for so long will not.
             self.loop.call_later(settings.waits.drain, self.transport.abort)
+
+        def send_400_response(self, msg: str) -> None:
+            """uvicorn's, in the shape of all errors."""
+            message = f"what came is no HTTP/1.1, or its line and headers are longer than {settings.limits.header:,} bytes"
+            body = Refusal(400, message).response.body
+            headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=bytes(body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         @property
         def _at_work(self) -> bool:
