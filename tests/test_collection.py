@@ -215,6 +215,29 @@ def test_others_write_while_a_stream_is_waited_for(notes: Collection, monkeypatc
     assert notes.check().ok
 
 
+def test_a_writer_comes_between_the_batches_of_a_stream_that_never_waits(notes: Collection) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        with Collection(notes.path) as other:
+            other.add({"id": "other", "text": "from elsewhere"})
+        done.set()
+
+    def stream() -> Iterator[dict[str, str]]:
+        for number in range(40 * 256):
+            if number == 256:
+                writer.start()
+            if done.is_set():
+                return
+            yield {"id": f"mine{number}", "text": f"number {number}"}
+
+    writer = threading.Thread(target=write)
+    notes.add(stream())
+    writer.join()
+    assert 256 < len(notes) < 30 * 256
+    assert notes.search("elsewhere")[0].id == "other"
+
+
 def test_a_collection_migrated_under_a_stream_takes_no_more_of_it(tiny_model: Path, notes: Collection) -> None:
     def stream() -> Iterator[dict[str, str]]:
         for number in range(300):

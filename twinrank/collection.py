@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -200,7 +200,11 @@ class Collection(Asking):
             if not self.store.writable:
                 yield
                 return
-            with one_at_a_time(self.path / ".writing", WRITER_PATIENCE, f"writing to {self.path}"):
+            doing = f"writing to {self.path}"
+            with ExitStack() as held:
+                # Who waits holds the turn: between two batches of a long `add` the lock is free for an instant only.
+                with one_at_a_time(self.path / ".turn", WRITER_PATIENCE, doing):
+                    held.enter_context(one_at_a_time(self.path / ".writing", WRITER_PATIENCE, doing))
                 yield
 
     # -- changing --------------------------------------------------------------------------------------------------------
