@@ -164,6 +164,23 @@ def test_triplet_agrees_with_the_librarys(losses: ModuleType, fixed: ModuleType)
     assert of(losses, model, "triplet", margin=0.3)(columns).item() == near(theirs(columns, None).item())
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_kl_with_labels_is_the_sum_of_both(losses: ModuleType, fixed: ModuleType, late: bool) -> None:
+    import torch
+
+    torch.manual_seed(2)
+    texts = [torch.nn.functional.normalize(torch.randn(5, 3), dim=-1) for _ in range(4)]
+    columns = [{"vectors": text} for text in texts]
+    model = fixed.FixedVectors(3)
+    if late:
+        model, mask = fixed.FixedTokens(3), torch.ones(5, 1, dtype=torch.int64)
+        columns = [{"vectors": text.unsqueeze(1), "attention_mask": mask} for text in texts]
+    teacher = torch.randn(5, 3)
+    taught = of(losses, model, "kl", temperature=0.5)(columns, teacher).item()
+    labelled = of(losses, model, "infonce", temperature=0.5)(columns, None).item()
+    assert of(losses, model, "kl", temperature=0.5, labels=0.3)(columns, teacher).item() == near(taught + 0.3 * labelled)
+
+
 # -- the memory queue --------------------------------------------------------------------------------------------------------
 
 

@@ -133,6 +133,28 @@ class TestWhatIsTrained:
         assert names
         assert all("lora_" in name or "classifier" in name for name in names)
 
+    def test_a_thinned_network_keeps_its_last_layer(self, tiny_model: Path, tmp_path: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        network = networks.make_network(ModelSettings("bi-encoder", str(tiny_model), layers=1), TEXTS, "cpu")
+        whole = networks.make_network(ModelSettings("bi-encoder", str(tiny_model)), TEXTS, "cpu")
+        (kept,), last = networks.layers_of(network.model[0].model), networks.layers_of(whole.model[0].model)[-1]
+        for ours, theirs in zip(kept.parameters(), last.parameters(), strict=True):
+            np.testing.assert_array_equal(ours.detach(), theirs.detach())
+        networks.save_network(network, tmp_path / "saved")
+        theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS)
+        assert cosine(twinrank.BiEncoder(tmp_path / "saved", precision="fp32").encode(TEXTS), theirs) > 0.99999
+        with pytest.raises(InputError, match="layers = 3, but the parent has 2"):
+            made("bi-encoder", tiny_model, layers=3)
+
+    @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
+    def test_texts_are_cut_to_the_recipes_limit_while_the_model_learns(
+        self, tiny_model: Path, architecture: Architecture
+    ) -> None:
+        network = networks.make_network(ModelSettings(architecture, str(tiny_model), max_tokens=16), TEXTS, "cpu")
+        texts = [TEXTS[2]] if architecture == "bi-encoder" else [(TEXTS[0], TEXTS[2])]
+        assert network.model.preprocess(texts)["input_ids"].shape == (1, 16)
+
     def test_more_layers_than_there_are_cannot_be_frozen(self, tiny_model: Path) -> None:
         with pytest.raises(InputError, match=r"frozen = 9, but .* has 2 layers"):
             made("bi-encoder", tiny_model, frozen=9)

@@ -47,6 +47,7 @@ def test_the_recipe_that_the_file_shows_is_whole_and_can_be_read() -> None:
         ("[model]\narchitecture = 'cross-encoder'\n[loss]\nkind = 'infonce'", "of a cross-encoder: expected one of bce"),
         ("[loss]\nkind = 'triplet'\n[data]\nnegatives = 0", "triplet compares a passage with one that does not answer"),
         ("[loss]\nkind = 'kl'\nqueue = 10", "loss, queue: is infonce's"),
+        ("[loss]\nlabels = 1.0", "loss, labels: is kl's"),
         ("[loss]\nkind = 'kl'\nchunk = 10", "gradients are cached for infonce"),
         ("[loss]\nchunk = 4\nqueue = 10", "not cached with a queue"),
         ("[loss]\nsymmetric = true\nqueue = 10", "a queue holds passages and no queries"),

@@ -75,6 +75,7 @@ EVERY_LOSS = [
     *(("bi-encoder", "infonce", loss) for loss in ({"symmetric": True}, {"chunk": 4}, {"queue": 20})),
     *(("late-interaction", "infonce", loss) for loss in ({"symmetric": True}, {"chunk": 4}, {"queue": 20})),
     ("twin-tower", "infonce", {"queue": 20}),
+    *((architecture, "kl", {"labels": 0.5}) for architecture in ("bi-encoder", "late-interaction")),
     *(("cross-encoder", kind, {}) for kind in PAIR_LOSSES),
 ]
 
@@ -128,6 +129,7 @@ INTERRUPTED = [
     ("bi-encoder", "infonce", {"queue": 30, "momentum": 0.9}),
     ("late-interaction", "infonce", {"queue": 10, "momentum": 0.9}),
     ("cross-encoder", "softmax", {}),
+    ("twin-tower", "kl", {"labels": 1.0}),
 ]
 
 
@@ -138,7 +140,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(
     tiny_model: Path, tmp_path: Path, examples: list[Example], architecture: Architecture, kind: str, loss: dict[str, Any]
 ) -> None:
     training = {"steps": 11, "checkpoint": 4, "accumulate": 2}
-    settings = recipe(tiny_model, architecture, kind, loss=loss, training=training)
+    model = {"lora": 2} if architecture == "twin-tower" else {}
+    settings = recipe(tiny_model, architecture, kind, loss=loss, training=training, model=model)
     train(settings, tmp_path / "unbroken", examples=examples)
     with pytest.raises(KilledError):
         train(settings, tmp_path / "broken", examples=examples, progress=kill_at(10))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from twinrank.errors import TruncationWarning
 from twinrank.evaluate.experiment import Outcome, evaluate, sample
 from twinrank.evaluate.significance import Paired, compare
 from twinrank.models.biencoder import BiEncoder
@@ -122,6 +124,12 @@ def collapse(architecture: Architecture, folder: Path, examples: Sequence[Exampl
     passages = list(dict.fromkeys(example.positives[0] for example in examples))
     if len(passages) < 2:
         return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # a beginning is enough to tell texts apart by
+        return _collapse(architecture, folder, examples, passages)
+
+
+def _collapse(architecture: Architecture, folder: Path, examples: Sequence[Example], passages: Sequence[str]) -> str:
     if architecture == "cross-encoder":
         pairs = [(example.query, passage) for example in examples[:8] for passage in passages[:8]]
         return _flat(CrossEncoder(folder).score(pairs))

@@ -98,8 +98,11 @@ def margin_mse(model: Any, settings: LossSettings) -> nn.Module:
 def kl(model: Any, settings: LossSettings) -> nn.Module:
     """Σ_d p_t(d) log( p_t(d) / p(d) ), p = softmax of s(q, d)/τ over a query's passages, p_t of the teacher's scores.
 
-    Hinton et al. 2015; into one vector a text Lin et al. 2020, into late interaction Santhanam et al. 2022.
+    Hinton et al. 2015; into one vector a text Lin et al. 2020, into late interaction Santhanam et al. 2022. With `labels`, so
+    many times `infonce` is added: the teacher tells a query's own passages apart, the batch all others (Lin et al. 2021).
     """
+    if settings.labels:
+        return LabelledKL(model, _temperature(model, settings), settings.labels)
     if is_late(model):
         return of_tokens.MultiVectorDistillKLDivLoss(model, similarity_fct=_scaled(colbert_kd_scores, model, settings))
     if is_cross_encoder(model):
@@ -319,6 +322,23 @@ class SymmetricMaxSim(nn.Module):  # type: ignore[misc]
         right = torch.arange(len(scores), device=scores.device)
         back = scores[:, : len(scores)].T  # the column of passages that answer: (passages, queries)
         return (functional.cross_entropy(scores, right) + functional.cross_entropy(back, right)) / 2
+
+
+class LabelledKL(nn.Module):  # type: ignore[misc]
+    """`kl` with `labels`, both over one pass; the library has each alone."""
+
+    def __init__(self, model: Any, temperature: float, weight: float) -> None:
+        super().__init__()
+        self.model, self.temperature, self.weight = model, temperature, weight
+
+    def forward(self, columns: Sequence[Features], labels: Tensor) -> Tensor:
+        """`labels`: the teacher's scores, (queries, columns of passages)."""
+        queries, *passages = embed(self.model, columns)
+        scores = queries.scores(_joined(passages)) / self.temperature  # (queries, columns · queries)
+        right = torch.arange(len(scores), device=scores.device)
+        own = scores.unflatten(1, (len(passages), -1))[right, :, right]  # (queries, columns)
+        apart = functional.kl_div(own.log_softmax(1), labels.log_softmax(1), reduction="batchmean", log_target=True)
+        return apart + self.weight * functional.cross_entropy(scores, right)
 
 
 class MemoryQueue(nn.Module):  # type: ignore[misc]

@@ -95,6 +95,8 @@ def make_network(settings: ModelSettings, samples: Sequence[str] = (), device: s
         network = make(settings, folder, kind == wanted, device)
     for transformer in transformers(network.model):
         _limit(transformer, settings)
+        if settings.layers:
+            _thin(transformer.model, settings.layers)
         _freeze(transformer.model, settings)
         if settings.lora:
             _adapt(transformer.model, settings.lora, network.fresh)
@@ -200,6 +202,18 @@ def layers_of(network: Any) -> Any:
     if found is None:
         raise ModelUnsupportedError(f"{type(network).__name__} has no stack of {count} layers to freeze a part of")
     return found
+
+
+def _thin(network: Any, count: int) -> None:
+    """Keep so many layers, spread evenly, the last among them (Sanh et al. 2019 take every other one)."""
+    layers = layers_of(network)
+    if count > len(layers):
+        raise InputError(f"layers = {count}, but the parent has {len(layers)}")
+    kept = [layers[(number + 1) * len(layers) // count - 1] for number in range(count)]
+    while len(layers):
+        del layers[0]
+    layers.extend(kept)
+    network.config.num_hidden_layers = count
 
 
 def _freeze(network: Any, settings: ModelSettings) -> None:

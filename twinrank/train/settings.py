@@ -6,6 +6,7 @@ parent = "sentence-transformers/all-MiniLM-L6-v2"    # a hub name or a folder
 max_tokens = 256                # a passage (of a cross-encoder: a pair) is cut to so many; 0: the parent's limit
 query_tokens = 0                # late interaction: of a query; 0: as a passage
 dimension = 0                   # late interaction: of a token's vector, by a projection that is trained; 0: the parent's
+layers = 0                      # so many of the parent's, spread evenly, the last among them: a smaller model; 0: all
 frozen = 0                      # so many lower layers stay as they are, with the embeddings; -1: the whole trunk
 lora = 0                        # rank of the updates that are trained in place of the weights; 0: the weights themselves
 dropout = -1.0                  # of what is trained; -1: the parent's
@@ -24,6 +25,7 @@ symmetric = false               # infonce: queries have to be found from passage
 chunk = 0                       # above 0, gradients are cached: so many texts are in memory at a time, whatever the batch
 queue = 0                       # infonce: so many past passages are negatives too
 momentum = 0.995                # of the tower that encodes those of the queue
+labels = 0.0                    # kl of towers: so many times infonce over the same batch is added to what the teacher says
 
 [training]
 epochs = 1.0
@@ -80,6 +82,7 @@ class ModelSettings:
     max_tokens: int = 256
     query_tokens: int = 0
     dimension: int = 0
+    layers: int = 0
     frozen: int = 0
     lora: int = 0
     dropout: float = -1.0
@@ -102,6 +105,7 @@ class LossSettings:
     chunk: int = 0
     queue: int = 0
     momentum: float = 0.995
+    labels: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,7 @@ def _check(settings: TrainSettings) -> None:
     check_range("model, max_tokens", model.max_tokens, 0, 1_000_000)
     check_range("model, query_tokens", model.query_tokens, 0, 1_000_000)
     check_range("model, dimension", model.dimension, 0, 65_536)
+    check_range("model, layers", model.layers, 0, 1_000)
     check_range("model, frozen", model.frozen, -1, 1_000)
     check_range("model, lora", model.lora, 0, 1_024)
     if model.dropout != -1 and not 0 <= model.dropout < 1:
@@ -224,6 +229,9 @@ def _check_loss(model: ModelSettings, data: DataSettings, loss: LossSettings, tr
     check_range("loss, chunk", loss.chunk, 0, 1_000_000)
     check_range("loss, queue", loss.queue, 0, 10_000_000)
     check_range("loss, momentum", loss.momentum, 0.0, 1.0)
+    check_range("loss, labels", loss.labels, 0.0, 1_000.0)
+    if loss.labels and (not towers or loss.kind != "kl"):
+        raise RecipeError(f"loss, labels: is kl's, of towers; {loss.kind} of a {model.architecture} has none")
     for name in ("symmetric", "queue"):
         if getattr(loss, name) and (not towers or loss.kind != "infonce"):
             raise RecipeError(f"loss, {name}: is infonce's; {loss.kind} of a {model.architecture} has none")

@@ -160,7 +160,7 @@ class _Run:
             settings.data.negatives,
             settings.training.seed,
             form_of(settings.loss, pairs=pairs),
-            in_batch=not pairs and settings.loss.kind == "infonce",
+            in_batch=not pairs and (settings.loss.kind == "infonce" or settings.loss.labels > 0),
         )
         self.feed = Feed(examples, shares)
         self.steps = settings.training.steps or max(
@@ -180,7 +180,7 @@ class _Run:
         return all(math.isfinite(loss) for _, loss in self.history) and all(bool(torch.isfinite(one).all()) for one in state)
 
     def train(self) -> None:
-        self.trainer.train(resume_from_checkpoint=_last_checkpoint(self.place / CHECKPOINTS))
+        self.trainer.train(resume_from_checkpoint=last_checkpoint(self.place / CHECKPOINTS))
         self.network.model.eval()
 
     def begin_round(self, number: int) -> None:
@@ -200,10 +200,14 @@ class _Run:
         shutil.rmtree(current)
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest that was written to its end: a kill may leave one that was not."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest that was written to its end; what a kill left half written is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / WHOLE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return str(whole[-1]) if whole else None
 
 
 WHOLE, STATE = "whole", "loss.pt"
