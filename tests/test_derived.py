@@ -325,3 +325,21 @@ def test_others_write_while_an_approximate_index_is_built(
         assert notes.check().ok
     with Collection(tmp_path / "notes") as again:
         assert (again.search("number 3")[0].id, again.notices) == ("d3", [])
+
+
+def test_an_index_that_cannot_be_removed_is_told_and_stays(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collection(tmp_path / "notes", model=str(tiny_model)) as notes:
+        notes.add({"id": "a", "text": "one"})
+        with monkeypatch.context() as failing:
+
+            def fail(path: Path, missing_ok: bool = False) -> None:
+                raise OSError(5, "Input/output error")
+
+            failing.setattr(Path, "unlink", fail)
+            with pytest.raises(StorageError, match=r"vectors\.index cannot be removed: Input/output error"):
+                notes.rebuild()
+        assert notes.search("one")[0].id == "a"
+        notes.rebuild()
+        assert notes.check().ok

@@ -152,8 +152,11 @@ class Derived:
                 path = keeper.path(self._place)
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
-                else:
+                    continue
+                try:
                     path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise StorageError(f"{path} cannot be removed: {error.strerror}; it stays as it was") from error
             if self.store.writable:  # no index needs the log of changes any more, damaged or not
                 self.store.compact_changes(self.store.sequence())
         self.refresh(keep=True)

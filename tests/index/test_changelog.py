@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from twinrank.errors import StorageError
+from twinrank.index.changelog import ChangeLog
 from twinrank.index.vectors import VectorIndex
 from twinrank.types import Vectors
 
@@ -164,6 +165,7 @@ import resource, signal, sys
 sys.path[:0] = {sys.path!r}
 import numpy as np
 from twinrank.errors import StorageError
+from twinrank.index.changelog import ChangeLog
 from twinrank.index.vectors import VectorIndex
 index = VectorIndex.open({str(index.path)!r})
 index.add(np.arange(1000, 1900), np.ones((900, 2), np.float32))
@@ -202,3 +204,12 @@ def test_a_save_costs_in_proportion_to_the_change(tmp_path: Path) -> None:
     assert index.path.stat().st_mtime_ns == written
     assert index.size() - before < 10 * 600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v", "v.log"]
+
+
+def test_a_log_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(StorageError, match=r"v\.log cannot be removed: No space left on device"):
+        ChangeLog(tmp_path / "v", "a" * 16, 4).remove()

@@ -123,7 +123,11 @@ class ChangeLog:
         self.records += 1
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Raises StorageError where that fails."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be removed: {error.strerror}") from error
         self.end = self.records = 0
 
     def size(self) -> int:
