@@ -3,6 +3,7 @@
 python bench/answers.py choose DATA [--reranker FOLDER]    the shares of model, words and document, on dev parts
 python bench/answers.py report DATA [--reranker FOLDER]    sentence accuracy and reciprocal rank on test parts, by recipe
 python bench/answers.py support DATA [MODEL …]             errors of the check on dev and test parts, by kind of pair
+python bench/answers.py budgets DATA                       what a smaller budget loses and saves, on dev parts
 python bench/answers.py know DATA                          calibrated on dev: what is answered on test, and what of it is right
 
 DATA holds wikiqa, squad_sent, xquad_en and xquadr_en, xquad_ru and xquadr_ru, mrpc and stsb_en. Documents are made of sentences
@@ -28,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from twinrank import BiEncoder, Collection, Recipe
+from twinrank.answer.answering import TOKENS
 from twinrank.answer.excerpts import units_of
 from twinrank.answer.likeness import SHARES, Kind, Words
 from twinrank.answer.means import means_of
@@ -223,20 +225,30 @@ def report(data: Path, reranker: str | None, most: int) -> None:
     for judged, language in ((judged.drawn(most), language) for judged, language in sets):
         for kind, recipe in recipes(language, reranker).items():
             with judged.collection(recipe, kind.replace(" ", "-")) as collection:
-                ranks, times, read = [], [], 0
-                for key, question in judged.questions.items():
-                    started = time.process_time()
-                    answer = collection.answer(question, DEPTH, quotes=DEPTH)
-                    times.append(time.process_time() - started)
-                    places = judged.places[key]
-                    ranks.append(first_right(np.array([right(places, q.id, q.start, q.end) for q in answer.quotes], bool)))
-                    read += reads(answer, places)
-                cells = " | ".join(f"{value:.3f}" for value in told(ranks))
-                count = len(judged.questions)
-                print(
-                    f"| {judged.name} | {count:,} | {kind} | {read / count:.3f} | {cells} | {1000 * np.median(times):.0f} |",
-                    flush=True,
-                )
+                print(f"| {judged.name} | {len(judged.questions):,} | {kind} | {line(judged, collection)} |", flush=True)
+
+
+def budgets(data: Path, most: int) -> None:
+    recipe = recipes("english", None)["bi-encoder"]
+    print("| set | budget | read | accuracy@1 | @3 | MRR@10 | CPU ms (median) |\n|---|---|---|---|---|---|---|")
+    for judged in (wikiqa(data, "dev").drawn(most), squad(data, "dev").drawn(most)):
+        with judged.collection(recipe, "bi-encoder") as collection:
+            for budget in (500, 1000, 2000):
+                print(f"| {judged.name} | {budget} | {line(judged, collection, budget)} |", flush=True)
+
+
+def line(judged: Judged, collection: Collection, budget: int = TOKENS) -> str:
+    """The share of questions whose sentence was read, accuracies and reciprocal rank, and the time of an answer."""
+    ranks, times, read = [], [], 0
+    for key, question in judged.questions.items():
+        started = time.process_time()
+        answer = collection.answer(question, DEPTH, quotes=DEPTH, budget=budget)
+        times.append(time.process_time() - started)
+        places = judged.places[key]
+        ranks.append(first_right(np.array([right(places, q.id, q.start, q.end) for q in answer.quotes], bool)))
+        read += reads(answer, places)
+    cells = " | ".join(f"{value:.3f}" for value in told(ranks))
+    return f"{read / len(ranks):.3f} | {cells} | {1000 * np.median(times):.0f}"
 
 
 def reads(answer: Answer, places: list[tuple[str, int, int]]) -> bool:
@@ -387,7 +399,7 @@ def know(data: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("choose", "report", "support", "know"))
+    parser.add_argument("what", choices=("choose", "report", "support", "budgets", "know"))
     parser.add_argument("data", type=Path)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--reranker")
@@ -398,6 +410,8 @@ def main() -> None:
         choose(options.data, options.reranker, options.questions)
     elif options.what == "report":
         report(options.data, options.reranker, options.questions)
+    elif options.what == "budgets":
+        budgets(options.data, options.questions)
     elif options.what == "support":
         support(options.data, options.models)
     else:
