@@ -126,6 +126,19 @@ def test_a_half_of_a_surrogate_pair_is_refused_and_a_whole_one_taken(client: Tes
         parse(b'{"\\ud800": 1}')
 
 
+def test_json_is_taken_as_utf_8_alone(client: TestClient) -> None:
+    body = '{"query": "zinc"}'
+    taken = {code: client.post("/search", content=body.encode(code), headers=JSON) for code in ("utf-8", "utf-8-sig", "utf-16")}
+    assert [answer.status_code for answer in taken.values()] == [200, 200, 400]
+    assert "not UTF-8" in taken["utf-16"].text
+
+
+def test_a_body_that_is_not_called_json_is_refused_with_what_to_send(client: TestClient) -> None:
+    answer = client.post("/search", content=b"query=zinc", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 def test_a_body_of_another_type_is_not_read_as_json(client: TestClient) -> None:
     for headers in ({"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
         assert client.post("/search", content=b'{"query": "a"}', headers=headers).status_code == 422

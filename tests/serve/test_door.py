@@ -139,6 +139,18 @@ def test_a_page_of_another_origin_may_not_ask(client: TestClient, headers: dict[
     assert client.get("/status", headers=headers).status_code == status
 
 
+def test_a_body_whose_length_is_told_twice_is_refused_and_its_connection_closed(client: TestClient) -> None:
+    headers = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    answer = client.post("/search", content=b"{}", headers=headers)
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+
+
+def test_a_head_beyond_the_limit_is_refused_though_it_comes_in_one_piece(client: TestClient) -> None:
+    assert client.get("/health", headers={"X-Much": "a" * 40_000}).status_code == 400
+    assert client.get("/search", params={"q": "a" * 40_000}).status_code == 400
+    assert client.get("/health", headers={"X-Much": "a" * 20_000}).status_code == 200
+
+
 def test_a_page_of_another_origin_may_not_send_what_needs_no_permission(client: TestClient) -> None:
     headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
     answer = client.post("/documents", content=b'{"documents": [{"id": "new", "text": "A."}]}', headers=headers)

@@ -97,8 +97,11 @@ def _tell_errors(app: FastAPI) -> None:
         return refusal_of(error).response
 
     @app.exception_handler(RequestValidationError)
-    async def refuse_shape(_: Request, error: RequestValidationError) -> Response:
-        return Refusal(422, _in_words(error.errors())).response
+    async def refuse_shape(request: Request, error: RequestValidationError) -> Response:
+        wrong = error.errors()
+        if len(wrong) == 1 and wrong[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            return Refusal(422, "the body is taken as JSON alone; send it with Content-Type: application/json").response
+        return Refusal(422, _in_words(wrong)).response
 
     @app.exception_handler(RecursionError)
     async def refuse_depth(_: Request, error: RecursionError) -> Response:

@@ -122,7 +122,8 @@ def parse(body: bytes) -> Any:
     {'k': 3}
     """
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        # Of bytes, json.loads would take UTF-16 and UTF-32 too, in which neither is found what is looked for here.
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
         if SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
+from itertools import chain
 from time import perf_counter
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,8 @@ from twinrank.serve.settings import Settings
 
 LOG = logging.getLogger("twinrank.serve")
 LOCAL = ("localhost", "127.0.0.1", "::1")
+NAME = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::\d*)?", re.ASCII)
+"""In a `Host` header: a name, or an address of IPv6 in brackets, and a port."""
 UNREAD = 2**20
 """Bytes of a body that nobody read, up to which the connection is kept for the next request."""
 
@@ -34,7 +37,7 @@ class Door:
         self.app = app
         self.settings = settings
         self.metrics = metrics
-        self.hosts = (*LOCAL, settings.host, *settings.hosts)
+        self.hosts = {name.lower() for name in (*LOCAL, settings.host, *settings.hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,11 +48,21 @@ class Door:
     def check(self, scope: Scope) -> None:
         """Raise the refusal of a request that is not for this server."""
         headers = Headers(scope=scope)
+        self._check_head(scope, headers)
         self._check_host(headers)
         self._check_origin(scope, headers)
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise Refusal(415, "a body is taken as it is, without Content-Encoding; send it uncompressed").closing()
+
+    def _check_head(self, scope: Scope, headers: Headers) -> None:
+        """h11 bounds a head that comes in pieces alone; and where a body has two lengths, it takes the one that a proxy before
+        it may not have taken, so that what follows would be a request that the proxy never saw."""
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"]) + sum(map(len, chain(*headers.raw)))
+        if size > (most := self.settings.limits.header):
+            raise Refusal(400, f"the request's address and headers have {size:,} bytes, of at most {most:,}").closing()
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise Refusal(400, "the body's length is told twice; send Content-Length or Transfer-Encoding").closing()
 
     def _check_host(self, headers: Headers) -> None:
         if not self.settings.loopback and not self.settings.hosts:
@@ -75,13 +88,11 @@ class Door:
 
 def name_of(host: str) -> str:
     """
-    >>> [name_of(host) for host in ("localhost:8080", "[::1]:8080", "127.0.0.1", "", "evil.example:80:80")]
-    ['localhost', '::1', '127.0.0.1', '', '']
+    >>> [name_of(host) for host in ("localhost:8080", "[::1]:8080", "127.0.0.1", "", "evil.example:80:80", "evil@localhost")]
+    ['localhost', '::1', '127.0.0.1', '', '', '']
     """
-    try:
-        return urlsplit(f"//{host}").hostname or "" if host.count(":") <= 1 or host.startswith("[") else ""
-    except ValueError:
-        return ""
+    found = NAME.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
 
 
 class _Visit:
