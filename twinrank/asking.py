@@ -28,7 +28,7 @@ from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
 from twinrank.search.diversify import diversify
-from twinrank.search.explain import Span, marks
+from twinrank.search.explain import Span, marks_of
 from twinrank.search.group import group, group_behind
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Asked
@@ -361,7 +361,12 @@ class Asking(ABC):
 
     def marks(self, query: str, text: str) -> list[Span]:
         """Where `text` holds words of `query`, as the word index sees them: character spans, in order."""
-        return marks(normalize(text), normalize(query), self.analyzer.spans)
+        return self.marks_of_all(query, [text])[0]
+
+    def marks_of_all(self, query: str, texts: Sequence[str]) -> list[list[Span]]:
+        """`marks` of several texts, for which the query is read once."""
+        wanted = {term for term, _, _ in self.analyzer.spans(normalize(query))}
+        return [marks_of(wanted, normalize(text), self.analyzer.spans) for text in texts]
 
     def _hits(self, ranking: Ranking, k: int, trace: Trace, chances: Mapping[int, float] | None = None) -> tuple[Hit, ...]:
         """The first `k` of a ranking that is grouped; equal scores by id, descending (trec_eval)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import TypeAlias
 
 Span: TypeAlias = tuple[int, int]
@@ -17,7 +17,11 @@ def marks(text: str, query: str, spans: TermSpans) -> list[Span]:
     >>> marks("A merging", "merge", words)
     [(2, 9)]
     """
-    wanted = {term for term, _, _ in spans(query)}
+    return marks_of({term for term, _, _ in spans(query)}, text, spans)
+
+
+def marks_of(wanted: Set[str], text: str, spans: TermSpans) -> list[Span]:
+    """`marks` for terms that were found in a query before."""
     found: list[Span] = []
     for term, start, end in spans(text):
         if term not in wanted:

@@ -186,8 +186,6 @@ def _cut(value: str | int | float) -> str | int | float:
 
 
 def told_marks(collection: Collection, query: str, texts: list[str]) -> dict[str, Any]:
-    found = []
-    for text in texts:
-        marked = collection.marks(query, text)
-        found.append({"marks": marked, "snippet": snippet(text, marked, SNIPPET)})
-    return {"texts": found}
+    marked = collection.marks_of_all(query, texts)
+    found = zip(texts, marked, strict=True)
+    return {"texts": [{"marks": marks, "snippet": snippet(text, marks, SNIPPET)} for text, marks in found]}
