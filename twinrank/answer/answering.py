@@ -131,7 +131,7 @@ def _written(
         notes.append(f"the model's answer was cut at {counted(endpoint.most_tokens, 'token')}")
     parsed = claims.parse(reply.text, {source.number for source in sources})
     if parsed.links:
-        notes.append(f"{counted(parsed.links, 'link, image or piece of HTML')} taken out of the model's answer")
+        notes.append(f"links, images and HTML were taken out of the model's answer in {counted(parsed.links, 'place')}")
     if _declines(parsed.sentences):
         notes.append("the model says that the passages do not hold the answer")
         return ()
