@@ -343,3 +343,24 @@ def test_an_index_that_cannot_be_removed_is_told_and_stays(
         assert notes.search("one")[0].id == "a"
         notes.rebuild()
         assert notes.check().ok
+
+
+def test_a_process_that_only_reads_does_not_gather_what_another_one_saved(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinrank.keepers.AT_ONCE", 10)
+    monkeypatch.setattr("twinrank.index.words.HELD_MOST", 10)
+    with Collection(tmp_path / "notes", model=str(tiny_model)) as notes, Collection(tmp_path / "notes") as other:
+        notes.add([{"id": f"d{number}", "text": f"number {number}"} for number in range(50)])
+        other.search("number")
+        written: dict[str, int] = {}
+        for number in range(50, 90):
+            notes.add({"id": f"d{number}", "text": f"number {number}"})
+            files = {path.name: path.stat().st_mtime_ns for path in (notes.path / "index").glob("*.index*")}
+            assert other.search(f"number {number}", 90)[0].id == f"d{number}"
+            vectors = other._derived.refresh().vectors
+            assert vectors is not None
+            assert (len(vectors), vectors.unsaved <= 11) == (number + 1, True)
+            written = {path.name: path.stat().st_mtime_ns for path in (notes.path / "index").glob("*.index*")}
+            assert written == files  # who reads writes nothing
+        assert other.check().ok

@@ -349,10 +349,11 @@ class Derived:
         path, index = keeper.path(self._place), self._open.get(keeper.name)
         if index is not None and index.stamp == stamp:
             try:
-                keeper.reopen(index)
-                return self._followed(keeper, index, sequence)
+                if keeper.reopen(index):
+                    return self._followed(keeper, index, sequence)
             except IndexDamagedError:  # the log is cut off behind it, perhaps; who cut it brought the files up to date before
-                keeper.close(index)
+                pass
+            keeper.close(index)
         self._open.pop(keeper.name, None)
         index = None
         try:

@@ -78,8 +78,9 @@ class Keeper(ABC):
         """Whether so much is in memory alone that it should be kept on disk, though nobody wrote just now."""
         return False
 
-    def reopen(self, index: Any) -> None:  # noqa: B027 -- most have nothing to do: what changed is in the store's log too
-        """Another process may have brought the files up to date."""
+    def reopen(self, index: Any) -> bool:
+        """Another process may have brought the files up to date; False where they are better opened anew."""
+        return not self.wants_finishing(index)
 
     def problems(self, index: Any) -> list[str]:
         """What is damaged of it so that it must not be searched."""
@@ -121,8 +122,9 @@ class Words(Keeper):
         index.commit(sequence)
         return index
 
-    def reopen(self, index: WordIndex) -> None:
+    def reopen(self, index: WordIndex) -> bool:
         index.refresh()
+        return True
 
     def take_in(self, index: WordIndex, changed: Keys, there: Keys) -> None:
         if len(changed) > HELD_MOST:  # a commit is due anyway
@@ -214,6 +216,9 @@ class PassageVectors(ViewKeeper):
     def finish(self, index: VectorIndex, sequence: int) -> None:
         index.save(sequence, near=False)
 
+    def wants_finishing(self, index: VectorIndex) -> bool:
+        return index.unsaved > AT_ONCE
+
     def detail(self, index: VectorIndex) -> str:
         return index.summary
 
@@ -238,6 +243,9 @@ class TokenVectors(ViewKeeper):
     def build(self, path: Path, stamp: str, sequence: int) -> MultiVectorIndex:
         view = self.store.views()[self.name]
         return MultiVectorIndex.build(path, view.codec, self.store.iterate_tokens(self.name), sequence, stamp=stamp)
+
+    def wants_finishing(self, index: MultiVectorIndex) -> bool:
+        return index.wants_save
 
     def put(self, index: MultiVectorIndex, keys: Keys) -> None:
         index.add(keys, self.store.tokens(self.name, keys))

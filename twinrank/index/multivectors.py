@@ -199,12 +199,17 @@ class MultiVectorIndex:
         with self._lock:
             self._state = _without(self._state, np.atleast_1d(np.asarray(keys, dtype=np.int64)))
 
+    @property
+    def wants_save(self) -> bool:
+        """Whether enough has changed in memory to write the file anew."""
+        state = self._state
+        changed = len(state.added) + int((~state.alive).sum())
+        return changed > max(SAVED_LEAST, SAVED_SHARE * len(state.base.keys))
+
     def save(self, sequence: int, *, force: bool = False, exact_tokens: int = EXACT_TOKENS) -> bool:
         """The index now reflects change `sequence`; where enough has changed, write the file anew and say True."""
         self.sequence = sequence
-        state = self._state
-        changed = len(state.added) + int((~state.alive).sum())
-        if not force and changed <= max(SAVED_LEAST, SAVED_SHARE * len(state.base.keys)):
+        if not force and not self.wants_save:
             return False
         with self._lock:
             state = self._state

@@ -383,6 +383,11 @@ class VectorIndex:
     # Saving
 
     @property
+    def unsaved(self) -> int:
+        """How many passages changed since the last save."""
+        return len(self._unsaved)
+
+    @property
     def wants_save(self) -> bool:
         """Whether `save` would do more than write down a sequence number: changes, or an approximate index to be built."""
         return bool(self._unsaved) or self._is_outgrown or self.wants_near
