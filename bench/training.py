@@ -126,14 +126,14 @@ def mine_one(data: Path, by: str, out: str) -> None:
 
 
 def draw_part(data: Path, out: str) -> None:
-    """1,200 of the examples: the same for a model that a teacher taught and for one that learns from the labels alone."""
+    """800 of the examples: the same for a model that a teacher taught and for one that learns from the labels alone."""
     from twinrank.train.data import read_examples, write_examples
 
     whole = "pydoc_code.jsonl"
     if not Path(whole).exists():
         mine_one(data, "both", whole)
     found = [example for example in read_examples(whole) if example.negatives]
-    write_examples(random.Random(SEED).sample(found, 1200), out)
+    write_examples(random.Random(SEED).sample(found, 800), out)
 
 
 SOURCES = (
