@@ -38,6 +38,10 @@ def test_a_text_cannot_break_out_of_its_quotes(remedies: Collection) -> None:
     assert not remedies.search("tea", where=common.compare("id", "=", "x' or id != '"))
 
 
+def test_a_float_of_numpy_is_compared_as_any_other() -> None:
+    assert common.compare("year", ">=", np.float64(2.5)) == "`year` >= 2.5"
+
+
 def test_a_date_is_compared_as_it_is_stored() -> None:
     assert common.compare("day", ">=", date(2024, 5, 1)) == "`day` >= '2024-05-01'"
 

@@ -166,7 +166,7 @@ def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
-        return repr(value)
+        return repr(float(value) if isinstance(value, float) else int(value))  # NumPy's floats, and enums, print otherwise
     if isinstance(value, (date, datetime)):
         value = value.isoformat()
     if isinstance(value, str):
