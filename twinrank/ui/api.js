@@ -21,7 +21,7 @@ export async function ask(path, { body, signal } = {}) {
     const request = { method: body === undefined ? "GET" : "POST", headers, signal, credentials: "same-origin" };
     if (body !== undefined) request.body = JSON.stringify(body);
     const response = await send(path, request);
-    if (response.ok) return response.json();
+    if (response.ok) return answered(response);
     const message = await sentence(response);
     if (response.status !== 401 || !(await newKey(key, message))) throw new Failure(message, response.status);
   }
@@ -33,6 +33,15 @@ async function send(path, request) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure("the server cannot be reached", 0);
+  }
+}
+
+async function answered(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("what came back is no answer of this server", response.status);
   }
 }
 
