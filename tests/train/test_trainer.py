@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from twinrank import BiEncoder, LateInteraction
-from twinrank.errors import InputError
+from twinrank.errors import InputError, TwinrankError
 from twinrank.models.weights import Tensors
 from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.networks import make_network
@@ -24,6 +24,7 @@ from twinrank.train.settings import (
     TOWER_LOSSES,
     Architecture,
     DataSettings,
+    GuardSettings,
     LossSettings,
     ModelSettings,
     RefreshSettings,
@@ -259,6 +260,32 @@ def test_a_training_that_ends_in_no_number_is_not_saved(tiny_model: Path, tmp_pa
     assert report.steps == 10  # where that was seen
     assert "no number" in str(report)
     assert not (tmp_path / "out" / "model").exists()
+
+
+def test_what_the_guard_lacks_is_told_before_anything_is_trained(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    for guard in (GuardSettings(str(tmp_path / "nowhere")), GuardSettings(measure="niceness")):
+        with pytest.raises(TwinrankError):
+            train(recipe(tiny_model, guard=guard), tmp_path / "out", examples=examples)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_does_not_go_on_over_other_examples(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    settings = recipe(tiny_model)
+    with pytest.raises(KilledError):
+        train(settings, tmp_path / "out", examples=examples, progress=kill_at(1))
+    with pytest.raises(InputError, match="a training over other examples"):
+        train(settings, tmp_path / "out", examples=examples[1:], resume=True)
+    train(settings, tmp_path / "out", examples=examples, resume=True)
+
+
+def test_what_was_cut_off_is_told(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    long = [replace(one, positives=(f"{one.positives[0]} {'bread ' * (40 if place < 10 else 1)}",), scores=None)
+            for place, one in enumerate(examples)]  # fmt: skip
+    settings = recipe(tiny_model)
+    report = train(replace(settings, model=replace(settings.model, max_tokens=48)), tmp_path / "out", examples=long)
+    assert "25% of the passages were longer than max_tokens and cut" in str(report)
 
 
 def test_fewer_examples_are_drawn_where_the_recipe_limits_them(

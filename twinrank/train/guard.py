@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from twinrank.errors import TruncationWarning
-from twinrank.evaluate.experiment import Outcome, evaluate, sample
+from twinrank.evaluate.experiment import Outcome, evaluate, judged_queries, sample
+from twinrank.evaluate.metrics import check_measures
 from twinrank.evaluate.significance import Paired, compare
 from twinrank.models.biencoder import BiEncoder
 from twinrank.models.crossencoder import CrossEncoder
@@ -57,6 +58,13 @@ class Verdict:
             helps = "helps" if self.reranking.mean > 0 else "does not help"
             lines.append(f"reranking with it {helps} the pipeline: {_told(self.reranking)}")
         return "\n".join(lines)
+
+
+def check(settings: GuardSettings) -> None:
+    """Raise what `judge` would, before a training of hours and not after it."""
+    check_measures([settings.measure])
+    if settings.data:
+        judged_queries(read_dataset(Path(settings.data), settings.split))
 
 
 def judge(settings: TrainSettings, candidate: Path, examples: Sequence[Example], folder: Path) -> Verdict:

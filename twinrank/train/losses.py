@@ -392,8 +392,7 @@ class MemoryQueue(nn.Module):  # type: ignore[misc]
 
 
 def _most_tokens(model: Any) -> int:
-    first = model[0]
-    return int(getattr(first, "document_length", None) or model.max_seq_length)
+    return max(int(getattr(model[0], "document_length", None) or 0), int(model.max_seq_length))
 
 
 # -- ours, over pairs --------------------------------------------------------------------------------------------------------

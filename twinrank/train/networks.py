@@ -183,6 +183,16 @@ def _cross_encoder(settings: ModelSettings, folder: Path, own: bool, device: str
     return Network(model, [model[0].max_seq_length], r"classifier")
 
 
+def share_cut(network: Network, texts: Sequence[str]) -> float:
+    """The share of the texts that are longer than the limit, as while the model learns."""
+    if not texts:
+        return 0.0
+    first = transformers(network.model)[-1]
+    limit = first.max_seq_length
+    lengths = [len(ids) for ids in first.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+    return 0.0 if limit is None else sum(length > limit for length in lengths) / len(lengths)
+
+
 def _limit(transformer: Any, settings: ModelSettings) -> None:
     """Cut texts to the recipe's limit while the model learns; never beyond the parent's own."""
     if settings.max_tokens:

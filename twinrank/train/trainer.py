@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -9,22 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from twinrank.engine import default_threads
 from twinrank.errors import InputError
 from twinrank.files import replace_file
 from twinrank.text import counted
 from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.feeding import Feed, Shares
-from twinrank.train.networks import make_network, quiet, require_extra, save_network
+from twinrank.train.guard import Verdict, check, judge
+from twinrank.train.networks import make_network, quiet, require_extra, save_network, share_cut
 from twinrank.train.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from twinrank.train.guard import Verdict
-
 RECIPE, REPORT, MODEL, REFUSED, CHECKPOINTS = "recipe.toml", "report.json", "model", "refused", "checkpoints"
+EXAMPLES = "examples.blake2b"
+"""Tells whether a training goes on over the same examples."""
 TOLD_EVERY = 10
 """Steps between two entries of the history."""
 SAMPLES = 256
@@ -87,9 +89,11 @@ def train(
     `out` holds another training, MissingExtraError without torch.
     """
     require_extra()
+    check(settings.guard)
     place = Path(out).expanduser().absolute()
     _prepare_folder(place, settings, resume)
     given = _limited(read_examples(settings.data.train, split=settings.data.split) if examples is None else examples, settings)
+    _hold_to_examples(place, given)
     started = perf_counter()
     with quiet():
         run = _Run(settings, place, given, refresh, progress)
@@ -114,6 +118,18 @@ def _prepare_folder(place: Path, settings: TrainSettings, resume: bool) -> None:
         raise InputError(f"{place} is not empty and holds no training; give a new folder with --out")
     place.mkdir(parents=True, exist_ok=True)
     replace_file(recipe, settings.to_toml())
+
+
+def _hold_to_examples(place: Path, examples: Sequence[Example]) -> None:
+    """A training goes on over the examples that it began with, or not at all."""
+    content = (repr((one.query, one.positives, one.negatives, one.scores)).encode() for one in examples)
+    digest = hashlib.blake2b(digest_size=16)
+    for line in content:
+        digest.update(line)
+    kept = place / EXAMPLES
+    if kept.exists() and kept.read_text(encoding="utf-8") != digest.hexdigest():
+        raise InputError(f"{place} holds a training over other examples; put them back, or give another folder with --out")
+    replace_file(kept, digest.hexdigest())
 
 
 def _limited(examples: Sequence[Example], settings: TrainSettings) -> Sequence[Example]:
@@ -146,9 +162,12 @@ class _Run:
             raise InputError("the recipe refreshes its negatives: give train() a way to mine them, or set every = 0")
         self.settings, self.place, self.examples = settings, place, examples
         self._refresh = refresh
+        torch.set_num_threads(min(default_threads(), torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
         set_seed(settings.training.seed)  # a new classifier is drawn by it
-        samples = np.random.default_rng(settings.training.seed).permutation(len(examples))[:SAMPLES].tolist()
-        self.network = make_network(settings.model, [examples[place].positives[0] for place in samples])
+        drawn = np.random.default_rng(settings.training.seed).permutation(len(examples))[:SAMPLES].tolist()
+        samples = [examples[place].positives[0] for place in drawn]
+        self.network = make_network(settings.model, samples)
+        self.cut = share_cut(self.network, samples)
         wanted = settings.training.precision
         bf16 = wanted == "bf16" or (wanted == "auto" and has_bf16(torch.device(self.network.model.device)))
         for transformer in transformers(self.network.model):
@@ -250,6 +269,7 @@ def _make_trainer(run: _Run, progress: Callable[[Progress], None] | None) -> Any
             self.loss.load_state_dict(torch.load(Path(checkpoint) / STATE, map_location="cpu", weights_only=True))
 
     training = settings.training
+    options = {"max_length": settings.model.max_tokens or None} if is_late(model) else {}  # it may have limits a side
     arguments = base.training_args_class(
         output_dir=str(run.place / CHECKPOINTS),
         per_device_train_batch_size=1,  # a step is one item: its batch
@@ -271,6 +291,7 @@ def _make_trainer(run: _Run, progress: Callable[[Progress], None] | None) -> Any
         dataloader_pin_memory=False,
         prompts=_prompts(run),
         router_mapping=_routes(run),
+        **options,
     )
     trainer = Trainer(
         model=model,
@@ -369,10 +390,12 @@ def _callback(run: _Run, progress: Callable[[Progress], None] | None) -> Any:
 
 def _conclude(run: _Run, settings: TrainSettings, place: Path, examples: int, started: float) -> TrainReport:
     """Save the model where the guard lets it pass, beside it where not; a model that is no number is not saved."""
-    from twinrank.train.guard import judge
-
     steps, history = run.trainer.state.global_step, run.history
     verdict, folder, notes = None, None, []
+    if run.cut:
+        notes.append(
+            f"{run.cut:.0%} of the passages were longer than max_tokens and cut; what was cut off was not learned from"
+        )
     if not run.is_number:
         notes.append(f"refused: the loss or a weight is no number after {steps} steps; lower the rate, or precision = 'fp32'")
     else:
