@@ -28,7 +28,7 @@ from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
 from twinrank.search.diversify import diversify
-from twinrank.search.explain import Span, marks_of
+from twinrank.search.explain import Span, marks, marks_of
 from twinrank.search.group import group, group_behind
 from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Asked
@@ -361,7 +361,7 @@ class Asking(ABC):
 
     def marks(self, query: str, text: str) -> list[Span]:
         """Where `text` holds words of `query`, as the word index sees them: character spans, in order."""
-        return self.marks_of_all(query, [text])[0]
+        return marks(normalize(text), normalize(query), self.analyzer.spans)
 
     def marks_of_all(self, query: str, texts: Sequence[str]) -> list[list[Span]]:
         """`marks` of several texts, for which the query is read once."""
