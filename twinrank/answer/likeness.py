@@ -18,7 +18,7 @@ Terms = Callable[[str], Sequence[str]]
 Kind = Literal["cross-encoder", "bi-encoder", "late interaction", "words"]
 
 SHARES: dict[Kind, tuple[float, float, float]] = {
-    "cross-encoder": (1.0, 0.25, 0.5),
+    "cross-encoder": (0.5, 0.75, 0.25),
     "bi-encoder": (0.5, 0.75, 0.0),
     "late interaction": (0.5, 0.75, 0.0),
     "words": (0.0, 0.5, 0.5),
