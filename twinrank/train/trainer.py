@@ -399,16 +399,12 @@ def _conclude(run: _Run, settings: TrainSettings, place: Path, examples: int, st
     if not run.is_number:
         notes.append(f"refused: the loss or a weight is no number after {steps} steps; lower the rate, or precision = 'fp32'")
     else:
-        candidate = place / REFUSED
+        candidate = place / "candidate"
         save_network(run.network, candidate, _card(settings, examples, steps, history))
         verdict = judge(settings, candidate, run.examples[:SAMPLES], place / "guard")
-        if verdict.accepted:
-            folder = place / MODEL
-            shutil.rmtree(folder, ignore_errors=True)
-            candidate.replace(folder)
-            notes.append(f"the model is in {folder}")
-        else:
-            notes.append(f"not saved as the result; to look at, it is in {candidate}")
+        judged = candidate.replace(place / (MODEL if verdict.accepted else REFUSED))
+        folder = judged if verdict.accepted else None
+        notes.append(f"the model is in {judged}" if folder else f"not saved as the result; to look at, it is in {judged}")
     shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
     return TrainReport(folder, examples, steps, perf_counter() - started, history, verdict, tuple(notes))
 
