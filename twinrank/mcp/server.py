@@ -20,9 +20,6 @@ from twinrank.mcp.tools import Tools
 PATH = "/mcp"
 LONGEST_BODY = 2**20
 """Bytes of one request over HTTP."""
-SESSIONS = 100
-IDLE = 1800.0
-"""Seconds after which a session that nobody uses is forgotten."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 INSTRUCTIONS = """\
@@ -62,9 +59,8 @@ def run_http(collection: Collection, told: Callable[[str], None], *, host: str =
     app = create_server(collection).streamable_http_app(
         streamable_http_path=PATH,
         host=host,
+        stateless_http=True,  # no tool remembers anything, so nobody can hold what others need
         max_request_body_size=LONGEST_BODY,
-        max_sessions=SESSIONS,
-        session_idle_timeout=IDLE,
         transport_security=TransportSecuritySettings(
             allowed_hosts=["127.0.0.1:*", "localhost:*", "[::1]:*"],
             allowed_origins=["http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"],

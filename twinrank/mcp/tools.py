@@ -103,7 +103,7 @@ class Tools:
         where: Where = None,
     ) -> ExplainShape:
         """Say why a document stands where it does for a query, or why it was not found."""
-        if id not in self.collection:
+        if not told(lambda: id in self.collection):
             raise ToolError(f"there is no document with the id {id!r}; search gives ids")
         why = told(lambda: explained(self.collection, query, id, where=where, budget=64))
         return {"found": why.rank is not None, "rank": why.rank, "outcome": why.outcome, "explanation": dict(why.as_json())}
