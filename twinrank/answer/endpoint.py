@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 from twinrank.errors import EndpointError, InputError
+from twinrank.models.hub import is_offline
 
 KEY = "TWINRANK_ENDPOINT_KEY"
 """The environment variable that holds the endpoint's API key; it is read from nowhere else."""
@@ -79,7 +80,7 @@ class Endpoint:
             return
         if self._key and parts.scheme != "https":
             raise InputError(f"{self.url} would send the key in {KEY} unencrypted; use https, or unset the key")
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        if is_offline():
             raise EndpointError(f"HF_HUB_OFFLINE is set, so {host} is not asked; use an endpoint on this machine, or unset it")
 
     @classmethod

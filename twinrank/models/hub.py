@@ -187,11 +187,14 @@ def _installed(name: str) -> Found | None:
     return None
 
 
+def is_offline() -> bool:
+    """Whether the user said, in the hub's way, that nothing beyond this machine is to be asked."""
+    switches = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(switch.upper() in ("1", "ON", "YES", "TRUE") for switch in switches)
+
+
 def _downloaded(name: str, repository: str, revision: str) -> Found:
-    if any(
-        os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE")
-        for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    ):
+    if is_offline():
         raise _not_found(name, "HF_HUB_OFFLINE is set, so the hub was not asked")
     import huggingface_hub
 
