@@ -47,6 +47,13 @@ def test_an_id_may_hold_a_slash(fresh: TestClient, identity: str) -> None:
     assert fresh.delete(f"/documents/{identity}").status_code == 404
 
 
+def test_a_document_that_no_path_can_name_is_given_by_a_query(fresh: TestClient) -> None:
+    fresh.post("/documents", json={"documents": [{"id": "..", "text": "Ginger calms a stomach."}]})
+    assert fresh.get("/documents", params={"id": ".."}).json()["text"] == "Ginger calms a stomach."
+    assert fresh.get("/documents", params={"id": "none such"}).status_code == 404
+    assert fresh.get("/documents").status_code == 422
+
+
 def test_many_are_deleted_at_once_and_what_was_not_there_is_named(fresh: TestClient) -> None:
     answer = fresh.post("/documents/delete", json={"ids": ["zinc", "gone", "honey", "zinc"]})
     assert {name: sorted(ids) for name, ids in answer.json().items()} == {"deleted": ["honey", "zinc"], "missing": ["gone"]}

@@ -53,6 +53,11 @@ def _reading(state: State) -> APIRouter:
         """What the collection holds and what state its parts are in: as `twinrank status --json` prints it."""
         return as_json(await state.search(lambda: asdict(collection.status())))
 
+    @routes.get("/documents", response_model=Document)
+    async def get_by_query(id: DocumentId) -> Response:
+        """One document, whatever its id; a path cannot say `..`."""
+        return as_json(await state.search(lambda: _get(collection, id)))
+
     @routes.get("/documents/{id:path}", response_model=Document)
     async def get(id: str) -> Response:
         """One document, as it was given."""

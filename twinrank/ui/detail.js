@@ -86,7 +86,7 @@ function frame(panel, state) {
 // -- the document --------------------------------------------------------------------------------------------------------
 
 async function text(inside, state, signal, searched) {
-  const told = await ask(`documents/${encodeURIComponent(state.doc)}`, { signal });
+  const told = await ask(`documents?id=${encodeURIComponent(state.doc)}`, { signal });
   const found = Array.isArray(told) ? told[0] : told;
   const asked = { query: state.q, texts: [found.text] };
   const markable = state.q.trim() && found.text.length <= LONGEST_MARKED;
