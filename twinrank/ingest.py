@@ -78,7 +78,7 @@ class AddReport:
         if self.truncated:
             text += f" ({self.truncated:,} of them cut, {self.dropped:,} tokens not encoded)"
         rate = self.documents / self.seconds if self.seconds else 0.0
-        return f"{text}, in {self.seconds:.1f} s ({rate:,.0f} documents/s)"
+        return f"{text}, in {self.seconds:.1f} s" + (f" ({rate:,.0f} documents/s)" if rate >= 1 else "")
 
 
 class Translate(Protocol):

@@ -15,9 +15,9 @@ from twinrank.cli.adapt import adapt
 from twinrank.cli.answer import answer
 from twinrank.cli.compare import compare
 from twinrank.cli.explain import explain
+from twinrank.cli.mcp import mcp
 from twinrank.cli.mine import mine
 from twinrank.cli.sections import Sections
-from twinrank.cli.mcp import mcp
 from twinrank.cli.serve import serve
 from twinrank.cli.train import distill, train
 from twinrank.cli.tune import tune
