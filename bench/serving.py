@@ -5,7 +5,8 @@ python bench/serving.py DATA [--seconds 20] [--overload 60] [--rounds 5] [--rera
 DATA is a folder in BEIR's layout, as data/scifact; its documents are indexed into a temporary folder by the default encoder.
 The server is a process of its own, `twinrank serve` as it is. Requests are sent when they are due, by a Poisson process, be
 those before answered or not, and times count from when they were due: nothing is left out because the server was slow (no
-coordinated omission). No query is sent twice, so that no vector is remembered. Clients and server share the machine.
+coordinated omission). No query is sent twice, so that no vector is remembered. Clients and server share the machine. The
+capacity is taken again before each load, because other processes may leave the server more or less.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -34,6 +35,8 @@ from twinrank.evaluate.machine import describe_machine
 from twinrank.readers.judged import read_queries
 from twinrank.serve.connections import room_for
 
+CLIENTS = 8
+"""That ask without a pause, to find the capacity."""
 HALF_OPEN = 1000
 PATIENCE = 30.0
 """Seconds after which an answer counts as lost."""
@@ -55,9 +58,7 @@ class Connections:
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:
-            reader, writer = await self._connection()
-            writer.write(head.encode() + body)
-            answer = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)).lower()
+            answer, reader, writer = await self._send(head.encode() + body)
             length = int(answer.split(b"content-length: ")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
         except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, IndexError):
@@ -67,6 +68,19 @@ class Connections:
         else:
             self.idle.append((reader, writer))
         return int(answer.split(b" ", 2)[1])
+
+    async def _send(self, request: bytes) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+        """The head of the answer; sent again where the server had ended the connection at that moment, as clients do."""
+        used = bool(self.idle)
+        reader, writer = await self._connection()
+        try:
+            writer.write(request)
+            return (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)).lower(), reader, writer
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            if not used or getattr(error, "partial", b""):
+                raise
+            writer.close()
+            return await self._send(request)
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self.idle:
@@ -164,11 +178,25 @@ async def open_loop(ask: Callable[[], Awaitable[int]], rate: float, seconds: flo
     return answers
 
 
-@asynccontextmanager
-async def half_open(host: str, port: int, number: int) -> AsyncIterator[None]:
-    """So many connections that begin a request and never end it; one that the server ends is opened anew."""
+@contextmanager
+def half_open(host: str, port: int, number: int) -> Iterator[None]:
+    """So many connections that begin a request and never end it, held by a process of their own."""
+    if not number:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, __file__, "--hold", host, str(port), str(number)])
+    sleep(3)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
-    async def hold() -> None:
+
+async def hold(host: str, port: int, number: int) -> None:
+    """Hold them; one that the server ends is opened anew."""
+
+    async def one() -> None:
         while True:
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection(host, port)
@@ -177,14 +205,7 @@ async def half_open(host: str, port: int, number: int) -> AsyncIterator[None]:
                 writer.close()
             await asyncio.sleep(1)
 
-    holding = [asyncio.create_task(hold()) for _ in range(number)]
-    await asyncio.sleep(2)
-    try:
-        yield
-    finally:
-        for task in holding:
-            task.cancel()
-        await asyncio.gather(*holding, return_exceptions=True)
+    await asyncio.gather(*(one() for _ in range(number)))
 
 
 # -- the server ----------------------------------------------------------------------------------------------------------
@@ -226,12 +247,17 @@ class Bench:
         await asyncio.sleep(1)
         return answers
 
-    async def capacity(self, clients: int) -> Answers:
-        await closed_loop(self.client.ask, clients, 3)  # warm
+    async def capacity(self, seconds: float) -> Answers:
+        await closed_loop(self.client.ask, CLIENTS, 2)  # warm
         before = cpu_of(self.process)
-        answers = await closed_loop(self.client.ask, clients, self.seconds)
+        answers = await closed_loop(self.client.ask, CLIENTS, seconds)
         answers.cpu = cpu_of(self.process) - before
         return answers
+
+    async def rate(self, share: float) -> float:
+        """So much of what the server can do now: what a machine gives it changes."""
+        full = await self.capacity(min(5.0, self.seconds))
+        return share * full.number(200) / full.seconds
 
 
 async def measure(bench: Bench, overload: float, rounds: int) -> dict[str, object]:
@@ -250,17 +276,17 @@ async def measure(bench: Bench, overload: float, rounds: int) -> dict[str, objec
 
     alone = await closed_loop(bench.client.ask, 1, min(5.0, bench.seconds))
     show("one client", 0, alone)
-    full = await bench.capacity(8)
-    capacity = full.number(200) / full.seconds
-    show("capacity: 8 clients", 0, full)
+    show(f"capacity: {CLIENTS} clients", 0, await bench.capacity(bench.seconds))
     normal = {}
     for share in (0.5, 0.7, 0.9):
-        normal[share] = await bench.load(share * capacity)
-        show(f"{share:.0%} of capacity", share * capacity, normal[share])
-    over = await bench.load(2 * capacity, overload)
-    show("200% of capacity", 2 * capacity, over)
-    after = await bench.load(0.5 * capacity, 10)
-    show("50% right after", 0.5 * capacity, after)
+        rate = await bench.rate(share)
+        normal[share] = await bench.load(rate)
+        show(f"{share:.0%} of capacity", rate, normal[share])
+    rate = await bench.rate(2.0)
+    over = await bench.load(rate, overload)
+    show("200% of capacity", rate, over)
+    after = await bench.load(rate / 4, 10)
+    show("50% right after", rate / 4, after)
     print()
     for share, answers in normal.items():
         print(f"admitted p99 at 200 % is {over.percentile(99) / answers.percentile(99):.2f} times that at {share:.0%}")
@@ -268,7 +294,7 @@ async def measure(bench: Bench, overload: float, rounds: int) -> dict[str, objec
         f"a refusal took {over.percentile(50, 503):.1f} ms (p50), {over.percentile(99, 503):.1f} ms (p99); "
         f"back {back_within(after, normal[0.5])} after the overload ended"
     )
-    told["half-open"] = await with_half_open(bench, 0.5 * capacity, rounds)
+    told["half-open"] = await with_half_open(bench, rounds)
     return told
 
 
@@ -286,13 +312,14 @@ def back_within(after: Answers, normal: Answers) -> str:
     return f"{max(bad) + 1 if bad else 1} s"
 
 
-async def with_half_open(bench: Bench, rate: float, rounds: int) -> dict[str, float]:
+async def with_half_open(bench: Bench, rounds: int) -> dict[str, float]:
     """The same load with and without half-open connections, in turns."""
     plain, held = Answers(0), Answers(0)
     connections = bench.client.connections
     for _ in range(rounds):
+        rate = await bench.rate(0.5)
         for answers, number in ((plain, 0), (held, HALF_OPEN)):
-            async with half_open(connections.host, connections.port, number):
+            with half_open(connections.host, connections.port, number):
                 found = await bench.load(rate)
             answers.found += found.found
             answers.seconds += found.seconds
@@ -307,6 +334,10 @@ async def with_half_open(bench: Bench, rate: float, rounds: int) -> dict[str, fl
 
 
 def main() -> None:
+    room_for(3 * HALF_OPEN)
+    if sys.argv[1:2] == ["--hold"]:
+        host, port, number = sys.argv[2:]
+        asyncio.run(hold(host, int(port), int(number)))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
@@ -316,7 +347,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the server, that search")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     given = parser.parse_args()
-    room_for(3 * HALF_OPEN)
     queries = list(read_queries(given.data).values())
     random.Random(7).shuffle(queries)
     text = f'[[rerank]]\nkind = "cross-encoder"\nmodel = "{given.rerank}"\ncandidates = 20\n' if given.rerank else ""

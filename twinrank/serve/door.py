@@ -37,6 +37,8 @@ class Door:
         self.app = app
         self.settings = settings
         self.metrics = metrics
+        self.any_host = not settings.loopback and not settings.hosts
+        """Whoever listens beyond loopback has keys, and names that are not known here."""
         self.hosts = {name.lower() for name in (*LOCAL, settings.host, *settings.hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,9 +67,7 @@ class Door:
             raise Refusal(400, "the body's length is told twice; send Content-Length or Transfer-Encoding").closing()
 
     def _check_host(self, headers: Headers) -> None:
-        if not self.settings.loopback and not self.settings.hosts:
-            return  # whoever listens beyond loopback has keys, and names that are not known here
-        if name_of(headers.get("host", "")) not in self.hosts:
+        if not self.any_host and name_of(headers.get("host", "")) not in self.hosts:
             raise Refusal(
                 421, "this server is not asked for by that name; use its address, or start it with --allow-host NAME"
             ).closing()
