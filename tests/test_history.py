@@ -90,7 +90,7 @@ class History(RuleBasedStateMachine):
         before = self.collection.store.sequence()
         report = self.collection.add([self.here[id] for id in chosen])
         assert (report.added, report.encoded, report.unchanged) == (0, 0, len(chosen))
-        assert self.collection.store.sequence() == before
+        assert self.collection.store.changes_since(before) == []  # after a migration the weights may be measured anew
 
     @rule(ids=st.lists(st.sampled_from(IDS), min_size=1, max_size=4))
     def delete(self, ids: list[str]) -> None:
