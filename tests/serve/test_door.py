@@ -73,6 +73,12 @@ def test_a_key_that_may_read_reads_and_changes_nothing(locked: TestClient, heade
     assert locked.get("/documents/zinc", headers=headers).status_code == 200
 
 
+def test_a_method_that_an_address_does_not_take_is_told_which_it_takes(fresh: TestClient) -> None:
+    answer = fresh.put("/documents/zinc", json={})
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "DELETE, GET"
+
+
 def test_a_key_that_may_write_may_do_both(locked: TestClient) -> None:
     headers = {"X-API-Key": WRITER}
     assert locked.post("/search", json={"query": "zinc"}, headers=headers).status_code == 200

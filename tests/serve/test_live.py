@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -124,6 +125,17 @@ def test_a_connection_is_kept_for_the_next_request_and_ended_when_none_comes(liv
         time.sleep(0.3)
         assert connection.recv(1 << 20).count(b"HTTP/1.1 200") == 2
         assert is_closed(connection, 10)
+
+
+def test_head_is_answered_as_get_without_a_body(live: Live, opened: Opening) -> None:
+    address = urlsplit(live(opened()))
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=20)
+    for path in ("/health", "/ready", "/"):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        assert int(answer.headers["Content-Length"]) > 0
+    connection.close()
 
 
 def test_a_body_that_does_not_come_is_answered_with_408(live: Live, opened: Opening) -> None:
@@ -262,6 +274,17 @@ def test_a_server_that_anybody_could_reach_is_not_started_without_keys(tmp_path:
     assert run.returncode == 1
     assert "there is no key" in run.stderr
     assert "--keys" in run.stderr
+
+
+def test_a_file_of_keys_that_others_can_read_is_told(tmp_path: Path) -> None:
+    keys = tmp_path / "my keys"
+    keys.write_text("read opensesame-opensesame")
+    for mode, told in ((0o644, True), (0o600, False)):
+        keys.chmod(mode)
+        command = [sys.executable, "-m", "twinrank", "serve", "-c", str(tmp_path / "none"), "--keys", str(keys), "--port", "0"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 1
+        assert ("chmod 600" in run.stderr) is told
 
 
 def test_a_model_that_is_missing_is_told_in_a_sentence(tmp_path: Path, tiny_model: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 from twinrank.errors import EndpointError, InputError
+from twinrank.loopback import is_loopback
 from twinrank.models.hub import is_offline
 
 KEY = "TWINRANK_ENDPOINT_KEY"
@@ -92,11 +92,7 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     def complete(self, messages: Sequence[Message]) -> Reply:
         """What the model says to these messages ("role" and "content"). EndpointError where it cannot be asked, refuses, takes

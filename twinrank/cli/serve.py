@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -73,6 +76,10 @@ def serve(
     if queue is not None:
         settings = replace(settings, queue=queue)
     require_keys(settings)  # told before a model is opened
+    if key_file is not None and os.name != "nt" and Path(key_file).stat().st_mode & 0o077:
+        note(
+            f"{key_file} can be read by other users of this machine, who then know its keys: chmod 600 {shlex.quote(key_file)}"
+        )
     if not quiet:
         log_requests()
     collection = open_collection(folder, recipe=recipe, model=model)

@@ -15,12 +15,12 @@ from mcp_types import ToolAnnotations
 from twinrank import __version__
 from twinrank.collection import Collection
 from twinrank.errors import InputError, TruncationWarning
+from twinrank.loopback import NAMES, address_of
 from twinrank.mcp.tools import Tools
 
 PATH = "/mcp"
 LONGEST_BODY = 2**20
 """Bytes of one request over HTTP."""
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 INSTRUCTIONS = """\
 Search over one person's own documents. `search` finds documents with their best passages, `get_document` gives a whole one, \
@@ -50,9 +50,9 @@ def run_http(collection: Collection, told: Callable[[str], None], *, host: str =
     Requests that name another host, or come from a page of another origin, are refused (DNS rebinding). Raises InputError for
     an address that others can reach: there are no keys here.
     """
-    if host not in LOCAL:
+    if host not in NAMES:
         raise InputError(
-            f"{host} can be reached from other machines, and MCP is served to this one alone; give one of {', '.join(LOCAL)}, "
+            f"{host} can be reached from other machines, and MCP is served to this one alone; give one of {', '.join(NAMES)}, "
             "and put a proxy that asks for a password before it where others are to reach it"
         )
     _quiet()
@@ -80,8 +80,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers:
             for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
-                self._told(f"MCP at http://{f'[{host}]' if ':' in host else host}:{port}{PATH}")
+                self._told(f"MCP at {address_of(socket)}{PATH}")
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -86,11 +87,14 @@ def _tell_errors(app: FastAPI) -> None:
     """Every error in one shape."""
 
     @app.exception_handler(HTTPException)
-    async def refuse(_: Request, error: HTTPException) -> Response:
+    async def refuse(request: Request, error: HTTPException) -> Response:
         if isinstance(error, Refusal):
             return error.response
-        message = UNROUTED.get(error.status_code, str(error.detail))
-        return Refusal(error.status_code, message, headers=error.headers).response
+        message, headers = UNROUTED.get(error.status_code, str(error.detail)), error.headers
+        # Starlette names the methods of one route, where an address may have several.
+        if error.status_code == 405 and (methods := _methods_at(app, request.url.path)):
+            headers = {"Allow": ", ".join(methods)}
+        return Refusal(error.status_code, message, headers=headers).response
 
     @app.exception_handler(TwinrankError)
     async def refuse_error(_: Request, error: TwinrankError) -> Response:
@@ -106,6 +110,13 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(RecursionError)
     async def refuse_depth(_: Request, error: RecursionError) -> Response:
         return Refusal(400, "what was given is nested too deeply").response
+
+
+def _methods_at(app: FastAPI, path: str) -> list[str]:
+    """The methods that an address takes, by the description."""
+    described = app.openapi()["paths"].items()
+    patterns = ((re.sub(r"\\{\w+\\}", ".+", re.escape(template)), methods) for template, methods in described)
+    return sorted({method.upper() for pattern, methods in patterns if re.fullmatch(pattern, path) for method in methods})
 
 
 def _in_words(errors: Sequence[Any]) -> str:

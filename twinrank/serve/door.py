@@ -11,14 +11,15 @@ from time import perf_counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from twinrank.loopback import NAMES
 from twinrank.serve.metrics import Metrics
 from twinrank.serve.refusals import Refusal
 from twinrank.serve.settings import Settings
 
 LOG = logging.getLogger("twinrank.serve")
-LOCAL = ("localhost", "127.0.0.1", "::1")
 NAME = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::\d*)?", re.ASCII)
 """In a `Host` header: a name, or an address of IPv6 in brackets, and a port."""
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 UNREAD = 2**20
 """Bytes of a body that nobody read, up to which the connection is kept for the next request."""
 
@@ -39,7 +40,7 @@ class Door:
         self.metrics = metrics
         self.any_host = not settings.loopback and not settings.hosts
         """Whoever listens beyond loopback has keys, and names that are not known here."""
-        self.hosts = {name.lower() for name in (*LOCAL, settings.host, *settings.hosts)}
+        self.hosts = {name.lower() for name in (*NAMES, settings.host, *settings.hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,6 +102,8 @@ class _Visit:
     def __init__(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
         self.door = door
         self.scope = scope
+        # Of methods that nobody knows there are as many as somebody likes to send.
+        self.method = scope["method"] if scope["method"] in METHODS else "other"
         self._receive = receive
         self._send = send
         self.status = 0
@@ -110,6 +113,8 @@ class _Visit:
     async def run(self) -> None:
         try:
             self.door.check(self.scope)
+            if self.method == "HEAD":  # as GET, of which only the head is sent: uvicorn looks at what it was asked
+                self.scope = {**self.scope, "method": "GET"}
             await self.door.app(self.scope, self.receive, self.send)
         except Refusal as refusal:
             await refusal.response(self.scope, self.receive, self.send)
@@ -122,8 +127,8 @@ class _Visit:
             await broken.response(self.scope, self.receive, self.send)
         finally:
             seconds = perf_counter() - self.started
-            self.door.metrics.note(self.scope["method"], self.route, self.status, seconds)
-            LOG.info("%s %s %s %.1f ms", self.scope["method"], self.route, self.status or "cut off", 1000 * seconds)
+            self.door.metrics.note(self.method, self.route, self.status, seconds)
+            LOG.info("%s %s %s %.1f ms", self.method, self.route, self.status or "cut off", 1000 * seconds)
 
     @property
     def route(self) -> str:

@@ -36,9 +36,7 @@ class Metrics:
         )
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
-        # Of methods that nobody knows there are as many as somebody likes to send.
-        known = method if method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH") else "other"
-        self._requests.labels(known, route, str(status)).inc()
+        self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def page(self) -> bytes:

@@ -13,6 +13,7 @@ import uvicorn
 
 from twinrank.collection import Collection
 from twinrank.errors import InputError, TruncationWarning
+from twinrank.loopback import address_of
 from twinrank.serve.app import create_app, warm
 from twinrank.serve.connections import config_of, room_for
 from twinrank.serve.settings import Settings
@@ -37,7 +38,7 @@ def require_keys(settings: Settings) -> None:
     if not settings.loopback and not settings.keys:
         raise InputError(
             f"{settings.host} can be reached from other machines, and there is no key that these would have to know. Put "
-            "lines `read KEY`, `write KEY` into a file, name it with --keys; or set TWINRANK_READ_KEYS, TWINRANK_WRITE_KEYS; "
+            "lines `read KEY`, `write KEY` into a file, name it with --keys; or set TWINRANK_READ_KEYS, TWINRANK_WRITE_KEYS. "
             'Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
 
@@ -52,9 +53,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers:
             for socket in server.sockets:
-                address, port = socket.getsockname()[:2]
-                host = f"[{address}]" if ":" in address else address
-                self.told(f"serving at http://{host}:{port}")
+                self.told(f"serving at {address_of(socket)}")
 
 
 def log_requests() -> None:
