@@ -20,7 +20,8 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"files", "loopback", "parts", "tables", "text", "pairs", "stopping", "quantization", "engine", "calibration", "reliability"},
+    {"files", "loopback", "parts", "tables", "text", "pairs", "quantization", "engine"},
+    {"stopping", "calibration", "reliability"},
     {"readers", "store", "maxsim", "scan", "together", "abstention"},
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
