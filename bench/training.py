@@ -2,9 +2,10 @@
 
 python bench/training.py FOLDER [NAME …] [--data DATA] [--threads 1]
 
-Without names, all that belong to pydoc_code, in their order; a model that is in FOLDER already is not trained again, a figure
-that is in FOLDER/results.jsonl is not taken again. `reranker` and `late-interaction-general` learn from all open training parts
-and are trained only when they are named. Needs torch and sentence-transformers: pip install 'twinrank[train]'.
+Without names, the first ten, in their order; a model that is in FOLDER already is not trained again, a figure that is in
+FOLDER/results.jsonl is not taken again. `cross-encoder-long`, `reranker` and `late-interaction-general` take an hour or hours, and
+are trained only when they are named; the last two learn from all open training parts. Needs torch and sentence-transformers:
+pip install 'twinrank[train]'.
 """
 
 from __future__ import annotations
@@ -40,23 +41,28 @@ class Job:
     data: tuple[str, ...] = ("pydoc_code",)
     splits: tuple[str, ...] = ("dev",)
     teacher: str = ""
+    queries: int = 0
+    """So many of a split, drawn by the seed; 0: all."""
+    rival: str = ""
+    """The training that it is compared with in place of the parent; it comes after that one."""
 
 
 JOBS = (
     Job("bi-encoder", "vectors", ("pydoc_small", "pydoc_code"), ("dev", "test")),
     Job("twin-tower", "vectors", ("pydoc_small", "pydoc_code"), ("dev", "test")),
     Job("late-interaction", "late", ("pydoc_small",), ("dev", "test")),
-    Job("cross-encoder", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test")),
-    Job("distilled", "vectors", ("pydoc_small",), ("dev", "test"), teacher="cross-encoder/model"),
+    Job("cross-encoder", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test"), queries=500),
     Job("undistilled", "vectors", ("pydoc_small",), ("dev", "test")),
-    Job("queue", "vectors", ("pydoc_small",)),
+    Job("distilled", "vectors", ("pydoc_small",), ("dev", "test"), teacher="cross-encoder/model", rival="undistilled"),
     Job("no-queue", "vectors", ("pydoc_small",)),
-    Job("refreshed", "vectors", ("pydoc_small",)),
+    Job("queue", "vectors", ("pydoc_small",), rival="no-queue"),
     Job("mined-once", "vectors", ("pydoc_small",)),
+    Job("refreshed", "vectors", ("pydoc_small",), rival="mined-once"),
 )
 UNSEEN = (("scifact", "train"), ("wikiqa", "dev"), ("squad_sent", "dev"))
 """What the general models are judged on; nothing of them is in the examples."""
 GENERAL = (
+    Job("cross-encoder-long", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test"), queries=500),
     Job("reranker", "reranked", tuple(name for name, _ in UNSEEN)),
     Job("late-interaction-general", "late", tuple(name for name, _ in UNSEEN)),
 )
@@ -241,7 +247,7 @@ def train(job: Job, data: Path) -> None:
 
 
 def measure(job: Job, data: Path, on: str | None) -> None:
-    from twinrank.evaluate.experiment import evaluate
+    from twinrank.evaluate.experiment import evaluate, sample
     from twinrank.evaluate.report import differences
     from twinrank.readers import read_dataset
 
@@ -252,7 +258,10 @@ def measure(job: Job, data: Path, on: str | None) -> None:
         for split in (splits[name],) if name in splits else job.splits:
             if any(one.get("model") == job.name and one["data"] == name and one["split"] == split for one in noted()):
                 continue
-            experiment = evaluate(read_dataset(place, split), recipes, folder=Path("collections"), measures=["nDCG@10"])
+            dataset = read_dataset(place, split)
+            if job.queries:
+                dataset = sample(dataset, job.queries, SEED)
+            experiment = evaluate(dataset, recipes, folder=Path("collections"), measures=["nDCG@10"])
             compared = differences(experiment, baseline)["nDCG@10"]
             for other, outcome in experiment.outcomes.items():
                 one = compared.get(other)
@@ -268,7 +277,7 @@ def pipelines(job: Job) -> tuple[str, dict[str, Recipe]]:
     """What the others are compared with, by name, and all pipelines.
 
     vectors: one a document, cut at 256 tokens, alone. late: the parent's first 100, put in order by MaxSim alone over int8
-    token vectors, the parent's own and the model's. reranked: the default pipeline, and the same with its first 50 reranked;
+    token vectors, the parent's own and the model's. reranked: the default pipeline, and the same with its first 20 reranked;
     by the model alone, and by the mean of both scores.
     """
     from twinrank.recipe import Recipe, RerankSettings, RetrieveSettings, TokenSettings
@@ -277,7 +286,10 @@ def pipelines(job: Job) -> tuple[str, dict[str, Recipe]]:
     model = str((Path(job.name) / "model").resolve())
     alone = Recipe(passages=Chunking(0, 0), retrieve=RetrieveSettings(vectors=100, words=0))
     if job.judged == "vectors":
-        return "parent", {"parent": alone, job.name: alone.with_model(model)}
+        known = {job.name: alone.with_model(model)}
+        if job.rival:
+            return job.rival, {job.rival: alone.with_model(str((Path(job.rival) / "model").resolve())), **known}
+        return "parent", {"parent": alone, **known}
     if job.judged == "late":
         order = (RerankSettings(kind="maxsim", candidates=100, weight=1.0),)
         own = replace(alone, tokens=TokenSettings("int8", 1.0), rerank=order)
@@ -285,7 +297,7 @@ def pipelines(job: Job) -> tuple[str, dict[str, Recipe]]:
     default = Recipe()
     known = {"default": default}
     for weight in (1.0, 0.5):
-        known[f"{job.name} {weight:g}"] = replace(default, rerank=(RerankSettings(model, candidates=50, weight=weight),))
+        known[f"{job.name} {weight:g}"] = replace(default, rerank=(RerankSettings(model, candidates=20, weight=weight),))
     return "default", known
 
 
