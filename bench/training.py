@@ -3,9 +3,9 @@
 python bench/training.py FOLDER [NAME …] [--data DATA] [--threads 1]
 
 Without names, the first ten, in their order; a model that is in FOLDER already is not trained again, a figure that is in
-FOLDER/results.jsonl is not taken again. `cross-encoder-long`, `reranker` and `late-interaction-general` take an hour or hours, and
-are trained only when they are named; the last two learn from all open training parts. Needs torch and sentence-transformers:
-pip install 'twinrank[train]'.
+FOLDER/results.jsonl is not taken again. `cross-encoder-long`, `reranker` and `late-interaction-general` take an hour or hours,
+and are trained only when they are named; the last two learn from all open training parts. Needs torch and
+sentence-transformers: pip install 'twinrank[train]'.
 """
 
 from __future__ import annotations
