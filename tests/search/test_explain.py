@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twinrank.search.explain import marks, snippet
@@ -37,6 +37,8 @@ def test_the_snippet_holds_the_densest_marks() -> None:
     assert text[start:end].count("needle") == 2
 
 
+@example("0 ", 1, [(1, 1)])
+@example("00 0", 2, [(3, 1)])
 @given(st.text(max_size=300), st.integers(1, 80), st.lists(st.tuples(st.integers(0, 299), st.integers(1, 9)), max_size=8))
 def test_a_snippet_lies_in_its_text_and_is_not_much_longer_than_asked(
     text: str, length: int, places: list[tuple[int, int]]

@@ -53,7 +53,7 @@ def snippet(text: str, marked: Sequence[Span], length: int) -> Span:
             centre = (start + marked[last - 1][1]) // 2
             best_start, best_count = max(0, min(centre - length // 2, start)), last - first
     start = _word_start(text, min(best_start, len(text) - length))
-    return start, _word_end(text, min(len(text), start + length))
+    return start, _word_end(text, start, min(len(text), start + length))
 
 
 def _word_start(text: str, place: int) -> int:
@@ -61,11 +61,12 @@ def _word_start(text: str, place: int) -> int:
     if place == 0 or text[place - 1].isspace():
         return place
     space = text.find(" ", place, place + 30)
-    return space + 1 if space >= 0 else place
+    return space + 1 if 0 <= space < len(text) - 1 else place
 
 
-def _word_end(text: str, place: int) -> int:
+def _word_end(text: str, start: int, place: int) -> int:
+    """The last place up to `place`, behind `start`, where a word ends, within reach; `place` itself in text without spaces."""
     if place >= len(text) or text[place].isspace():
         return place
-    space = text.rfind(" ", place - 30 if place > 30 else 0, place)
-    return space if space > 0 else place
+    space = text.rfind(" ", max(start + 1, place - 30), place)
+    return space if space > start else place
