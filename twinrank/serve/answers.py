@@ -15,8 +15,7 @@ from twinrank.errors import EndpointError, TwinrankError
 from twinrank.search.calibrate import Verdict
 from twinrank.search.rerank import Certificate
 from twinrank.serve.refusals import Refusal, as_json
-from twinrank.serve.search import Text
-from twinrank.serve.shapes import Asking, Condition, Deadline, ErrorAnswer, Probability
+from twinrank.serve.shapes import Asking, Condition, Deadline, ErrorAnswer, Probability, QueryText
 from twinrank.serve.state import State, reading_router, time_left
 
 MOST_TOKENS = 100_000
@@ -24,7 +23,7 @@ MOST_QUOTES = 100
 
 
 class Answering(Asking):
-    question: Text = Field(description="What to answer.")
+    question: QueryText = Field(description="What to answer.")
     k: Annotated[int, Field(ge=1)] = Field(10, description="How many documents to answer from.")
     where: Condition | None = Field(None, description="A condition over fields: year >= 2015 and lang = 'en'.")
     budget: Annotated[int, Field(ge=FEWEST_TOKENS, le=MOST_TOKENS)] = Field(TOKENS, description="Tokens of passages to read.")

@@ -12,12 +12,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from twinrank.asking import LONGEST_QUERY
 from twinrank.collection import Collection
 from twinrank.search.explain import snippet
 from twinrank.serve.architectures import SideBySide
 from twinrank.serve.refusals import Refusal, as_json
-from twinrank.serve.shapes import Asking, Condition
+from twinrank.serve.shapes import Asking, Condition, QueryText
 from twinrank.serve.state import State, open_router, reading_router
 from twinrank.store import FieldValues
 from twinrank.tune.kept import last_tuning
@@ -51,20 +50,19 @@ LONGEST_VALUE = 80
 """Characters of a value that one may choose."""
 
 Text = Annotated[str, Field(max_length=1_000_000)]
-Query = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 
 
 class Marking(Asking):
     """Texts of which to say where they hold words of the query."""
 
-    query: Query
+    query: QueryText
     texts: list[Text] = Field(max_length=1000)
 
 
 class Comparing(Asking):
     """One query for every architecture."""
 
-    query: Query
+    query: QueryText
     k: int = Field(10, ge=1, le=100)
     where: Condition | None = None
 

@@ -10,21 +10,19 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from twinrank.asking import LONGEST_QUERY
 from twinrank.serve.models import Judged, Reranker, require_name, reranker_of
 from twinrank.serve.refusals import Refusal, as_json
 from twinrank.serve.settings import Limits
-from twinrank.serve.shapes import Deadline, Foreign
+from twinrank.serve.shapes import Deadline, Foreign, QueryText
 from twinrank.serve.state import State, reading_router, time_left
 
-Query = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 Given = str | dict[str, Any]
 
 
 class RerankAsked(Foreign):
     """Cohere's and Jina's."""
 
-    query: Query
+    query: QueryText
     documents: Annotated[list[Given], Field(min_length=1, max_length=Limits.candidates, fail_fast=True)] = Field(
         description="Texts, or objects with a `text`."
     )
@@ -69,7 +67,7 @@ class RerankAnswer(BaseModel):
 class TeiAsked(Foreign):
     """That of Hugging Face's text-embeddings-inference."""
 
-    query: Query
+    query: QueryText
     texts: Annotated[list[str], Field(min_length=1, max_length=Limits.candidates, fail_fast=True)]
     raw_scores: bool = Field(False, description="What the model gives, instead of a score from 0 to 1.")
     return_text: bool = False

@@ -7,20 +7,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from twinrank.asking import LONGEST_QUERY
 from twinrank.collection import Collection
 from twinrank.serve.refusals import Refusal, as_json
-from twinrank.serve.shapes import Asking, Condition, Deadline, DocumentId, Probability, SearchAnswer
+from twinrank.serve.shapes import Asking, Condition, Deadline, DocumentId, Probability, QueryText, SearchAnswer
 from twinrank.serve.state import State, reading_router, time_left
 from twinrank.show import results_as_json
 
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 BUDGET = 256
 """Texts that each model may read to explain one hit."""
 
 
 class Searching(Asking):
-    query: Text = Field(description="What to look for.")
+    query: QueryText = Field(description="What to look for.")
     k: Annotated[int, Field(ge=1)] = Field(10, description="How many documents to find.")
     where: Condition | None = Field(None, description="A condition over fields: year >= 2015 and lang = 'en'.")
     deadline: Deadline | None = Field(
@@ -33,7 +31,7 @@ class Searching(Asking):
 
 
 class Explaining(Asking):
-    query: Text
+    query: QueryText
     document: DocumentId = Field(description="Its id, as a search shows it.")
     k: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="How many documents the search was asked for.")
     where: Condition | None = Field(None, description="The condition of the search.")
@@ -59,7 +57,7 @@ def router(state: State) -> APIRouter:
     @routes.get("/search", response_model=SearchAnswer)
     async def search_by_address(
         request: Request,
-        q: Annotated[Text, Query(description="What to look for.")],
+        q: Annotated[QueryText, Query(description="What to look for.")],
         k: Annotated[int, Query(ge=1, description="How many documents to find.")] = 10,
         where: Annotated[Condition | None, Query()] = None,
         deadline: Annotated[float | None, Query(ge=0, le=3_600_000, allow_inf_nan=False)] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from twinrank.asking import LONGEST_QUERY
 from twinrank.search.calibrate import Verdict
 from twinrank.search.rerank import Certificate
 from twinrank.types import Hit
@@ -59,6 +60,7 @@ class SearchAnswer(TypedDict):
 Deadline = Annotated[float, Field(ge=0, le=3_600_000)]
 """Milliseconds."""
 Probability = Annotated[float, Field(ge=0, le=1)]
+QueryText = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 DocumentId = Annotated[str, Field(min_length=1, max_length=4096)]
 Condition = Annotated[str, Field(max_length=10_000)]
 
