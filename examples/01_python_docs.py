@@ -136,7 +136,9 @@ Ask it something yourself:
   {shown_program} search "read a file line by line" -c {folder} --explain
 Then your own documents:
   {shown_program} index FOLDER -c mine.twinrank
-  {shown_program} search "…" -c mine.twinrank""")
+  {shown_program} search "…" -c mine.twinrank
+In a browser, at http://127.0.0.1:8080:
+  {shown_program.with_name("pip")} install -q '.[serve]' && {shown_program} serve -c {folder}""")
 
 
 def _machine() -> str:
