@@ -20,7 +20,7 @@ PACKAGE = ROOT / "twinrank"
 
 FLOORS = [
     {"types", "errors"},
-    {"files", "loopback", "parts", "tables", "text", "pairs", "quantization", "engine"},
+    {"conditions", "files", "loopback", "parts", "tables", "text", "pairs", "quantization", "engine"},
     {"stopping", "calibration", "reliability"},
     {"readers", "store", "maxsim", "scan", "together", "abstention"},
     {"models", "index", "search"},  # rooms on one floor do not import each other

@@ -16,7 +16,8 @@ TwinrankError
 │   ├── CollectionBusyError             another process is writing
 │   ├── CollectionReadOnlyError         no permission to write
 │   ├── ModelMismatchError              the view was made by another model
-│   └── StorageError                    a full disk, a failing write, a damaged database
+│   ├── StorageError                    a full disk, a failing write, a damaged database
+│   └── EngineError                     an engine that cannot be reached, refuses, or went away
 ├── EndpointError                       a language model's endpoint that cannot be reached, refuses, or says what is no reply
 ├── IndexDamagedError                   a derived index that fails its checksum; it is rebuilt from the store
 └── MissingExtraError (also ImportError)  an optional package that is not installed; names the extra
@@ -90,6 +91,10 @@ class ModelMismatchError(CollectionError):
 
 
 class StorageError(CollectionError):
+    pass
+
+
+class EngineError(CollectionError):
     pass
 
 

@@ -13,7 +13,6 @@ from twinrank.store.locks import CREATING
 from twinrank.store.records import (
     ChangeKind,
     DocumentInfo,
-    FieldKind,
     FieldSummary,
     FieldValues,
     PreparedDocument,
@@ -28,7 +27,6 @@ __all__ = [
     "FILE_NAME",
     "ChangeKind",
     "DocumentInfo",
-    "FieldKind",
     "FieldSummary",
     "FieldValues",
     "PreparedDocument",

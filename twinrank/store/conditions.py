@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 
+from twinrank.conditions import FieldKind, kind_of
 from twinrank.errors import FilterError
-from twinrank.store.records import FieldKind
 from twinrank.store.rows import listed, marks
 from twinrank.types import And, Between, Comparison, Condition, IsNull, Like, Not, Or, Scalar
 
@@ -109,42 +107,6 @@ def _balanced(parts: list[str], operator: str) -> str:
         return parts[0] if parts else ""
     half = len(parts) // 2
     return f"({_balanced(parts[:half], operator)} {operator} {_balanced(parts[half:], operator)})"
-
-
-def is_like(pattern: str, value: str | int | float) -> bool:
-    """SQL's LIKE with letters in either case, beyond ASCII too. The leftmost match of each segment is as good as any, so
-    that no pattern makes it backtrack."""
-    if not isinstance(value, str):
-        return False
-    segments, tail_start = _like_segments(pattern), len(value) - _like_tail(pattern)
-    if len(segments) == 1:
-        return segments[0].fullmatch(value) is not None
-    head, *middle, tail = segments
-    if (found := head.match(value)) is None:
-        return False
-    for segment in middle:
-        if (found := segment.search(value, found.end())) is None:
-            return False
-    return found.end() <= tail_start and tail.fullmatch(value, tail_start) is not None
-
-
-@lru_cache(maxsize=64)
-def _like_segments(pattern: str) -> tuple[re.Pattern[str], ...]:
-    """What stands between the `%`s; each matches texts of one length only."""
-    parts = ["".join("." if letter == "_" else re.escape(letter) for letter in part) for part in pattern.split("%")]
-    return tuple(re.compile(part, re.IGNORECASE | re.DOTALL) for part in parts)
-
-
-def _like_tail(pattern: str) -> int:
-    return len(pattern) - pattern.rfind("%") - 1
-
-
-def kind_of(value: Scalar) -> FieldKind:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    return "text" if isinstance(value, str) else "number"
 
 
 def _parameter(value: Scalar) -> str | int | float:

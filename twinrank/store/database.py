@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
+from twinrank.conditions import is_like
 from twinrank.errors import (
     CollectionBusyError,
     CollectionError,
@@ -22,7 +23,6 @@ from twinrank.errors import (
     StorageError,
 )
 from twinrank.files import sync
-from twinrank.store.conditions import is_like
 from twinrank.store.locks import CREATING, refuse_without_locks
 from twinrank.store.rows import LAST_KEYS, checksum, get_value, keys_line, set_value
 

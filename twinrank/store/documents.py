@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from twinrank.conditions import FieldKind
 from twinrank.errors import IndexDamagedError, StorageError
 from twinrank.parts import part_of
 from twinrank.store.conditions import Compiler
 from twinrank.store.database import COMPACTED, Database, sequence_of
-from twinrank.store.records import ChangeKind, DocumentInfo, FieldKind, FieldSummary, FieldValues
+from twinrank.store.records import ChangeKind, DocumentInfo, FieldSummary, FieldValues
 from twinrank.store.rows import Row, as_json, as_list, checksum, get_value, select_in, set_value, verify
 from twinrank.types import Condition, Document, Keys, Passage
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from twinrank.conditions import FieldKind
 from twinrank.quantization import TokenCodec
 from twinrank.types import Document, Value
 
 ChangeKind: TypeAlias = Literal["add", "remove"]
-FieldKind: TypeAlias = Literal["number", "text", "boolean", "null"]
 ViewKind: TypeAlias = Literal["vector", "tokens"]
 """What a view keeps of a passage: one vector, or one for each of its tokens."""
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from twinrank.conditions import FieldKind, kind_of
 from twinrank.errors import DocumentError, InputError
 from twinrank.parts import part_of
-from twinrank.store.conditions import kind_of
 from twinrank.store.database import add_changes
-from twinrank.store.records import FieldKind, PreparedDocument, PreparedPassage, View
+from twinrank.store.records import PreparedDocument, PreparedPassage, View
 from twinrank.store.rows import Row, bad_text, checksum, last_keys, listed, select_in, verify
 from twinrank.store.views import TABLES, vector_row, view_blobs
 from twinrank.types import Document
