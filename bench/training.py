@@ -144,11 +144,11 @@ def draw_part(data: Path, out: str) -> None:
 
 SOURCES = (
     # (set, split or file, examples at most)
-    ("squad_sent", "test", 11_804),
-    ("debian_desc", "train", 12_000),
-    ("pydoc_code", "train", 6_000),
-    ("wordnet_gloss", "train.tsv", 8_000),
-    ("nl2bash", "train.tsv", 4_000),
+    ("squad_sent", "test", 9_000),
+    ("debian_desc", "train", 5_000),
+    ("pydoc_code", "train", 3_000),
+    ("wordnet_gloss", "train.tsv", 3_000),
+    ("nl2bash", "train.tsv", 2_000),
     ("pubmedqa_l", "dev", 500),
 )
 

@@ -28,7 +28,7 @@ FLOORS = [
     {"encoding"},
     {"ingest", "keepers", "loaded", "learned", "views", "weighing"},
     {"derived", "migration"},
-    {"assembly"},
+    {"assembly", "places"},
     {"calibrated", "answer"},
     {"asking"},
     {"collection"},

@@ -112,7 +112,7 @@ def test_a_process_that_dies_between_the_views_and_the_recipe_loses_nothing(
         def die(recipe: Recipe) -> None:
             raise Killed
 
-        monkeypatch.setattr(collection, "_write_recipe", die)
+        monkeypatch.setattr(collection._place, "write_recipe", die)
         with pytest.raises(Killed):
             collection.migrate(str(other_tiny_model))
     with Collection(notes) as again:
@@ -257,7 +257,7 @@ def test_who_may_only_read_searches_by_the_recipe_of_a_migration_whose_process_d
         def die(recipe: Recipe) -> None:
             raise Killed
 
-        monkeypatch.setattr(collection, "_write_recipe", die)
+        monkeypatch.setattr(collection._place, "write_recipe", die)
         with pytest.raises(Killed):
             collection.migrate(str(other_tiny_model))
     monkeypatch.setattr("twinrank.store.store.Store.writable", property(lambda _: False))

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from twinrank.calibrated import FILE as CALIBRATION
-from twinrank.collection import RECIPE, Collection
+from twinrank.collection import Collection
 from twinrank.errors import CollectionError, DataError, StorageError
 from twinrank.files import sync
+from twinrank.places import RECIPE
 from twinrank.recipe import Recipe
 from twinrank.store import FILE_NAME, Store
 
@@ -64,15 +65,17 @@ def export(collection: Collection, file: str | Path) -> int:
 
 def _copy_whole(collection: Collection, folder: Path) -> list[str]:
     """Copy what belongs together: a migration changes store and recipe, so the recipe must be the same before and after."""
+    path = collection.own_folder("exported")
+    store = Store.open(path, create=False)
     while True:
-        before = (collection.path / RECIPE).read_bytes()
+        before = (path / RECIPE).read_bytes()
         (folder / FILE_NAME).unlink(missing_ok=True)
-        collection.store.copy_to(folder / FILE_NAME)
+        store.copy_to(folder / FILE_NAME)
         (folder / RECIPE).write_bytes(before)
-        there = [name for name in OPTIONAL if (collection.path / name).exists()]
+        there = [name for name in OPTIONAL if (path / name).exists()]
         for name in there:
-            shutil.copyfile(collection.path / name, folder / name)
-        if (collection.path / RECIPE).read_bytes() == before:
+            shutil.copyfile(path / name, folder / name)
+        if (path / RECIPE).read_bytes() == before:
             return [*MEMBERS, *there]
 
 

@@ -18,12 +18,13 @@ from twinrank import learned
 from twinrank.answer.means import means_of
 from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated, identity
-from twinrank.derived import Derived, Indexes
+from twinrank.derived import Indexes
 from twinrank.errors import IndexDamagedError, ModelMismatchError, QueryError, RecipeError, TwinrankError
-from twinrank.index.vectors import VectorIndex
+from twinrank.index.searched import VectorSearch
 from twinrank.learned import Learned
 from twinrank.loaded import Loaded
 from twinrank.models.crossencoder import CrossEncoder
+from twinrank.places import Searching
 from twinrank.recipe import Recipe
 from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, Wish, features_of, gather
@@ -34,7 +35,7 @@ from twinrank.search.pipeline import Pipeline, Trace, Traced
 from twinrank.search.rerank import Asked
 from twinrank.search.results import Results
 from twinrank.stopping import Rule
-from twinrank.store import Store
+from twinrank.store import Kept
 from twinrank.text import Analyzer, normalize
 from twinrank.types import Condition, Document, Hit, Keys, Membership, Not, Ranking, Vectors
 
@@ -53,11 +54,12 @@ T = TypeVar("T")
 class Asking(ABC):
     """What a collection is asked: searches, likeness, documents by id; `Collection` holds what it takes."""
 
-    path: Path
-    store: Store
+    path: Path | str
+    """Of a collection in an engine, its address."""
+    store: Kept
     recipe: Recipe
     analyzer: Analyzer
-    _derived: Derived
+    _derived: Searching
     _loaded: Loaded
     _assembly: Assembly
     _calibrated: Calibrated
@@ -189,8 +191,8 @@ class Asking(ABC):
         asked = Asked(k, None if deadline is None else started + deadline / 1000)
         condition = None if where is None else filters.parse(where)
         self._derived.refresh()
-        allowed = None if condition is None else self.store.select(condition)
-        available = self.store.count_passages() if allowed is None else len(allowed)
+        allowed = None if condition is None else self.store.passing(condition)
+        available = self.store.at_most(allowed)
         # What was fitted to the scores of one recipe says nothing about those of another.
         calibration = None if recipe is not None else self._calibrated.get(self._assembly, needed=bool(wish))
         if available == 0:
@@ -255,9 +257,9 @@ class Asking(ABC):
     def evidence(self, query: str, depth: int, *, without: Sequence[str] = ()) -> tuple[Evidence, list[str]]:
         """What a calibration looks at: the first `depth` documents of a search without certain documents, and their ids."""
         text = checked_query(query, depth)
-        allowed = self.store.select(Not(Membership("id", tuple(without)))) if without else None
+        allowed = self.store.passing(Not(Membership("id", tuple(without)))) if without else None
         pipeline = self.pipeline()
-        if not (len(self) if allowed is None else len(allowed)):
+        if not self.store.at_most(allowed):
             return Evidence(np.empty(0, np.int64), np.empty((0, len(features_of(pipeline))))), []
         ranking, trace = pipeline.run(text, allowed)
         evidence = gather(pipeline, trace, self._documents(ranking, trace), text).top(depth)
@@ -334,7 +336,7 @@ class Asking(ABC):
                 f"twinrank rebuild --encode --model MODEL -c {shlex.quote(str(self.path))}"
             )
         target = self._mean_vector(liked, index) - (0.5 * self._mean_vector(unliked, index) if unliked else 0)
-        allowed = None if condition is None else self.store.select(condition)
+        allowed = None if condition is None else self.store.passing(condition)
         candidates = index.search(target, min(len(index), max(20 * k, 200) + len(given)), allowed)
         kept = ~np.isin(candidates.keys, given)
         found = candidates.keys[kept]
@@ -349,7 +351,7 @@ class Asking(ABC):
             raise QueryError(f"not in {self.path}: {', '.join(missing)}")
         return self.store.select(Membership("id", tuple(ids)))
 
-    def _mean_vector(self, ids: Sequence[str], index: VectorIndex) -> Vectors:
+    def _mean_vector(self, ids: Sequence[str], index: VectorSearch) -> Vectors:
         """Of the documents, not of their passages: a long one counts no more than a short one."""
         documents = [index.vectors(self._passages_of([identifier])).mean(axis=0) for identifier in ids]
         means: Vectors = np.stack([mean / np.linalg.norm(mean) for mean in documents])  # (documents, dimension)

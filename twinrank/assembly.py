@@ -14,7 +14,7 @@ from twinrank import learned, weighing
 from twinrank.derived import Indexes
 from twinrank.encoding import TOKENS, VECTORS, ViewPlan
 from twinrank.errors import RecipeError
-from twinrank.index.vectors import VectorIndex
+from twinrank.index.searched import VectorSearch
 from twinrank.learned import Belongs
 from twinrank.loaded import Loaded
 from twinrank.maxsim import score_packed
@@ -26,7 +26,7 @@ from twinrank.search.pipeline import Pipeline
 from twinrank.search.rerank import Rerank
 from twinrank.search.retrieve import IndexSource
 from twinrank.search.weights import Views
-from twinrank.store import Store
+from twinrank.store import Kept
 from twinrank.text import Analyzer
 from twinrank.types import Encoder, Keys, Scores, Vectors
 
@@ -37,7 +37,7 @@ class Assembly:
 
     recipe: Recipe
     loaded: Loaded
-    store: Store
+    store: Kept
     analyzer: Analyzer
     checked: Callable[[ViewPlan], None]
     agreements: weighing.Known = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Assembly:
         """What is learned about the rerank `number` belongs to."""
         return Belongs.to(self.recipe, number, self.loaded.scorer(self.recipe.rerank[number]).fingerprint)
 
-    def _known_vectors(self, index: VectorIndex | None) -> Callable[[Keys], Vectors] | None:
+    def _known_vectors(self, index: VectorSearch | None) -> Callable[[Keys], Vectors] | None:
         """The stored vectors by key, of length 1, for a stage that predicts from what lies near."""
         if index is None:
             return None

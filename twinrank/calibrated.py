@@ -1,39 +1,53 @@
-"""A collection's calibration.json: kept, read again when it changed, and refused for another recipe or model than its own."""
+"""A collection's calibration: kept, read again when it changed, and refused for another recipe or model than its own."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from twinrank.assembly import Assembly
-from twinrank.errors import CalibrationError, StorageError
-from twinrank.files import replace_file
+from twinrank.errors import CalibrationError
 from twinrank.recipe import Recipe
 from twinrank.search.calibrate import Calibration
 
 FILE = "calibration.json"
 
 
-class Calibrated:
-    """The calibration in a collection's folder, as it is now; `tell` hears why one that is there is not used."""
+class Keeping(Protocol):
+    """Where a calibration is kept."""
 
-    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
-        self.path = folder / FILE
+    @property
+    def where(self) -> Path | str: ...
+
+    def read_text(self, name: str) -> tuple[object, Callable[[], str]] | None:
+        """What changes when it changes, and what reads it."""
+        ...
+
+    def write_text(self, name: str, text: str) -> None: ...
+
+    def named(self, name: str) -> str:
+        """What holds it, for messages."""
+        ...
+
+
+class Calibrated:
+    """A collection's calibration, as it is now; `tell` hears why one that is there is not used."""
+
+    def __init__(self, place: Keeping, tell: Callable[[str], None]) -> None:
+        self.place = place
         self._tell = tell
-        self._read: tuple[tuple[int, int], Calibration | str] | None = None
-        """The file's time and size, with what it held, or why it cannot be used."""
+        self._read: tuple[object, Calibration | str] | None = None
+        """What changes when it changes, with what was read, or why that cannot be used."""
 
     @property
     def _again(self) -> str:
-        return f"twinrank calibrate DATA -c {shlex.quote(str(self.path.parent))}"
+        return f"twinrank calibrate DATA -c {shlex.quote(str(self.place.where))}"
 
     def keep(self, calibration: Calibration) -> None:
         """Put it in the place of what was there, whole or not at all."""
-        try:
-            replace_file(self.path, calibration.to_json())
-        except OSError as error:
-            raise StorageError(f"{self.path} cannot be written: {error.strerror}") from error
+        self.place.write_text(FILE, calibration.to_json())
 
     def get(self, assembly: Assembly, *, needed: bool) -> Calibration | None:
         """The calibration that belongs to what is searched with; without one None or, where it is needed, CalibrationError."""
@@ -42,10 +56,10 @@ class Calibrated:
             other = calibration.differences(identity(assembly))
             if not other:
                 return calibration
-            calibration = f"{self.path} was fitted with another {', '.join(other)} than is searched with"
+            calibration = f"{self.place.named(FILE)} was fitted with another {', '.join(other)} than is searched with"
         if needed:
             raise CalibrationError(
-                f"{calibration or f'{self.path.parent} was not calibrated'}, so that hits have no probability; "
+                f"{calibration or f'{self.place.where} was not calibrated'}, so that hits have no probability; "
                 f"fit one on judged queries: {self._again}"
             )
         if calibration is not None:
@@ -53,23 +67,20 @@ class Calibrated:
         return None
 
     def _load(self) -> Calibration | str | None:
-        try:
-            facts = self.path.stat()
-            stamp = facts.st_mtime_ns, facts.st_size
-            if self._read is None or self._read[0] != stamp:
-                self._read = stamp, self._parse()
-            return self._read[1]
-        except FileNotFoundError:
+        found = self.place.read_text(FILE)
+        if found is None:
             self._read = None
             return None
+        stamp, read = found
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, self._parse(read)
+        return self._read[1]
 
-    def _parse(self) -> Calibration | str:
+    def _parse(self, read: Callable[[], str]) -> Calibration | str:
         try:
-            return Calibration.from_json(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise
+            return Calibration.from_json(read())
         except (OSError, UnicodeDecodeError, CalibrationError) as error:
-            return f"{self.path} cannot be used: {error}"
+            return f"{self.place.named(FILE)} cannot be used: {error}"
 
 
 def identity(assembly: Assembly) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,36 +14,30 @@ from twinrank import weighing
 from twinrank.asking import Asking
 from twinrank.assembly import Assembly
 from twinrank.calibrated import Calibrated
-from twinrank.derived import Derived, one_at_a_time
 from twinrank.encoding import NEXT, PassageEncoder, ViewPlan
 from twinrank.errors import (
-    CollectionBusyError,
-    CollectionError,
     CollectionReadOnlyError,
     DocumentError,
     ModelMismatchError,
     RecipeError,
-    StorageError,
 )
-from twinrank.files import replace_file
 from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
-from twinrank.migration import MIGRATED, Migration, with_comments
+from twinrank.migration import MIGRATED, Migration
 from twinrank.parts import without_fields
+from twinrank.places import place_of
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.status import CheckReport, Status, ViewStatus
-from twinrank.store import CREATING, FILE_NAME, FieldSummary, Store, View, make_folder
+from twinrank.store import FieldSummary, Store, View
 from twinrank.text import Analyzer, counted
 from twinrank.types import Document, Encoder
 from twinrank.views import add_view, check_view, is_kept, make_views
 
-RECIPE = "recipe.toml"
 TRANSLATED = "translated"
 """Under this name the store keeps the fields that translations are in, a line each."""
 CUT = "cut"
 """Under this name it keeps how documents were cut when the first of them came, which a migration does not change."""
-BEFORE = f"{RECIPE}.before"
 WRITER_PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
 KEPT_EVERY = 2048
@@ -73,10 +67,11 @@ class Collection(Asking):
         `recipe` (a Recipe, a TOML file or a built-in name) is written into a new collection; with one that is there it
         holds for this object alone, and its recipe.toml stays as it is. `model` replaces the recipe's encoder.
         """
-        self.path = Path(path)
-        known = _is_collection(self.path, create)
+        self._place = place_of(path)
+        self.path = self._place.where
+        known = self._place.is_there(create)
         if known:
-            self.store = Store.open(self.path, create=False)
+            self.store = self._place.open()
             self._take_migrated()
         chosen = self._choose_recipe(recipe, model, self._kept_recipe if known else self._written_recipe)
         self._asked = _as_options(recipe, model)
@@ -86,40 +81,25 @@ class Collection(Asking):
         loaded = Loaded(chosen)
         if not known:
             _ = loaded.passages, Analyzer(chosen.words.language)  # what is wrong is told before anything is made
-            make_folder(self.path)
-            self._write_recipe(chosen)  # before the store, with which the folder becomes a collection
-            self.store = Store.open(self.path)
+            self.store = self._place.make(chosen, loaded)
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:
             self._note_cut(chosen)
         elif problems := self.store.check_structure():
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            self.notices.append(f"{self.store.path} is damaged: {problems[0]}{more}; restore it from a copy")
+            self.notices.append(f"{self.path} is damaged: {problems[0]}{more}; restore it from a copy")
         self._noted: set[str] = set()
         self._lock = threading.RLock()
-        self._calibrated = Calibrated(self.path, self._note_once)
+        self._calibrated = Calibrated(self._place, self._note_once)
         self._use(chosen, loaded)
 
     def _use(self, recipe: Recipe, loaded: Loaded) -> None:
         self.recipe = recipe
         self.analyzer = Analyzer(recipe.words.language)
         self._loaded = loaded
-        self._derived = Derived(
-            self.path / "index",
-            self.store,
-            self.analyzer,
-            self.notices.append,
-            words=self._word_folder(),
-            vectors=recipe.index,
-            multivectors=recipe.retrieve.tokens > 0,
-        )
+        self._derived = self._place.searching(self.store, recipe, self.analyzer, self.notices.append)
         self._assembly = Assembly(recipe, loaded, self.store, self.analyzer, self._checked)
-
-    def _word_folder(self) -> str:
-        """A search in another language than the collection's does not touch the collection's index."""
-        kept, language = self.path / RECIPE, self.recipe.words.language
-        return f"words-{language}" if kept.exists() and Recipe.load(kept).words.language != language else "words"
 
     def _follow_recipe(self) -> bool:
         """Take up the recipe that another process put in place, as by migrating; False where there is none to take up."""
@@ -149,30 +129,43 @@ class Collection(Asking):
         return Recipe.parse(migrated) if migrated else self._written_recipe()
 
     def _written_recipe(self) -> Recipe:
-        kept = self.path / RECIPE
-        return Recipe.load(kept) if kept.exists() else Recipe()
+        return self._place.read_recipe() or Recipe()
 
     def _keep_recipe(self) -> None:
         self._note_cut(self.recipe)
-        self._write_recipe(self.recipe)
+        self._place.write_recipe(self.recipe)
 
     def _note_cut(self, recipe: Recipe) -> None:
         """What the store says of its passages: how they are cut, and which field the translations are in."""
         self.store.set_meta("passages", recipe.stored)
         self.store.set_meta(TRANSLATED, "" if recipe.translate is None else recipe.translate.field)
 
-    def _write_recipe(self, recipe: Recipe) -> None:
-        kept = self.path / RECIPE
-        old = kept.read_text(encoding="utf-8") if kept.exists() else None
-        if old is not None and Recipe.load(kept) == recipe:
-            return  # what a person wrote beside the values stays
-        edited = None if old is None else with_comments(old, recipe)
-        try:
-            if old is not None and edited is None:
-                replace_file(self.path / BEFORE, old)
-            replace_file(kept, edited or recipe.to_toml())
-        except OSError as error:
-            raise StorageError(f"{kept} cannot be written: {error.strerror}") from error
+    def own_folder(self, doing: str) -> Path:
+        """The folder that it is in, for what is done to files; raises CollectionError for a collection in an engine."""
+        return self._place.own_store(self.store, doing).folder
+
+    def take_recipe(self, recipe: Recipe) -> None:
+        """Keep a recipe that searches what is stored in another way, and follow it; RecipeError where it stores otherwise."""
+        stored = [(one.encoder, one.passages, one.tokens, one.translate) for one in (recipe, self.recipe)]
+        if stored[0] != stored[1]:
+            raise RecipeError(f"the recipe stores documents in another way than {self.path} does; {self._again} does it")
+        with self._writing():
+            self._place.write_recipe(recipe)
+            self._derived.close()
+            self._use(recipe, Loaded(recipe))
+
+    def read_text(self, name: str) -> str | None:
+        """A text that is kept beside the recipe, such as tuning.json; None where there is none."""
+        found = self._place.read_text(name)
+        return None if found is None else found[1]()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Keep a text beside the recipe, in the place of the one before."""
+        self._place.write_text(name, text)
+
+    def named(self, name: str) -> str:
+        """What holds such a text, for messages."""
+        return self._place.named(name)
 
     def close(self) -> None:
         self._derived.close()
@@ -200,11 +193,7 @@ class Collection(Asking):
             if not self.store.writable:
                 yield
                 return
-            doing = f"writing to {self.path}"
-            with ExitStack() as held:
-                # Who waits holds the turn: between two batches of a long `add` the lock is free for an instant only.
-                with one_at_a_time(self.path / ".turn", WRITER_PATIENCE, doing):
-                    held.enter_context(one_at_a_time(self.path / ".writing", WRITER_PATIENCE, doing))
+            with self._place.writing(WRITER_PATIENCE):
                 yield
 
     # -- changing --------------------------------------------------------------------------------------------------------
@@ -277,15 +266,12 @@ class Collection(Asking):
                 self._derived.rebuild()
             self._derived.complete()
             return None
-        with self._encoding_anew(), self._writing():
-            report = self._encode_again(progress)
+        store = self._place.own_store(self.store, "encoded anew")
+        with self._place.encoding_anew(WRITER_PATIENCE), self._writing():
+            report = self._encode_again(store, progress)
             self._derived.rebuild()
         self._derived.complete()
         return report
-
-    def _encoding_anew(self) -> AbstractContextManager[None]:
-        """One migration or re-encoding at a time: two would put the vectors of two models into one view."""
-        return one_at_a_time(self.path / ".migrating", WRITER_PATIENCE, f"encoding the documents of {self.path} anew")
 
     def migrate(
         self,
@@ -303,8 +289,8 @@ class Collection(Asking):
             raise CollectionReadOnlyError(f"{self.path} cannot be changed: no permission to write; searching works")
         new = self._choose_recipe(recipe, model, self._kept_recipe if self._follows else lambda: self.recipe)
         loaded = Loaded(new)
-        migration = Migration(self.store, new, loaded.passages, self._writing)
-        with self._encoding_anew():
+        migration = Migration(self._place.own_store(self.store, "migrated"), new, loaded.passages, self._writing)
+        with self._place.encoding_anew(WRITER_PATIENCE):
             migration.check()
             report = migration.run(progress)
             with self._writing():
@@ -320,32 +306,32 @@ class Collection(Asking):
         """After a migration the store knows the recipe; recipe.toml follows, though a process died in between."""
         migrated = self.store.get_meta(MIGRATED)
         if migrated and self.store.writable:
-            self._write_recipe(Recipe.parse(migrated))
+            self._place.write_recipe(Recipe.parse(migrated))
             self.store.set_meta(MIGRATED, "")
 
-    def _encode_again(self, progress: Callable[[int], None] | None) -> AddReport:
+    def _encode_again(self, store: Store, progress: Callable[[int], None] | None) -> AddReport:
         encoder = self._loaded.passages
         plans = () if encoder is None else encoder.views
-        kept = {plan.name for plan in plans if is_kept(self.store, plan)}
-        views = self.store.views()
+        kept = {plan.name for plan in plans if is_kept(store, plan)}
+        views = store.views()
         served = {name: view for name, view in views.items() if not name.endswith(NEXT)}
         complete = set(served) == kept == {plan.name for plan in plans} and all(view.complete for view in served.values())
-        if complete or self.store.get_meta("passages") != self.recipe.stored:
+        if complete or store.get_meta("passages") != self.recipe.stored:
             kept = set()  # everything anew; otherwise only what is missing
         for name in set(views) - kept:
-            self.store.drop_view(name)
+            store.drop_view(name)
         report = AddReport()
-        ingest = Ingest(self.store, encoder, self.recipe.passages, self._loaded.translate, encode=False)
+        ingest = Ingest(store, encoder, self.recipe.passages, self._loaded.translate, encode=False)
         if not kept:
-            self.store.set_meta(CUT, ingest.cutting)
+            store.set_meta(CUT, ingest.cutting)
             self._expect_translations()
             ingest.add(self._all_documents(), report)
         self._keep_recipe()
         for plan in plans:
-            view = add_view(self.store, plan)
+            view = add_view(store, plan)
             if not view.complete:
-                ingest.encode_missing(plan.name, report, progress)
-                self.store.complete_view(plan.name)
+                ingest.encode_missing(store, plan.name, report, progress)
+                store.complete_view(plan.name)
         return report
 
     def _expect_translations(self) -> None:
@@ -425,7 +411,7 @@ class Collection(Asking):
         """What the collection holds and what state its parts are in; opens no model."""
         views = []
         for view in self.store.views().values():
-            truncated, dropped = self.store.truncation(view.name)
+            truncated, dropped = self.store.truncation(view.name) or (None, None)
             told = (view.name, view.model, view.fingerprint, view.dimension, view.complete, truncated, dropped)
             views.append(ViewStatus(*told, finish="" if view.complete else self._finish(view)))
         indexes = self._derived.status()
@@ -453,7 +439,7 @@ class Collection(Asking):
             if view.complete:
                 continue
             if view.name.endswith(NEXT):
-                way = "is on its way" if self._is_migrating() else "was begun, and interrupted"
+                way = "is on its way" if self._place.is_encoding_anew() else "was begun, and interrupted"
                 notes.append(f"a migration to {view.model} {way}; what finishes it: {self._finish(view)}")
             else:
                 problems.append(
@@ -463,43 +449,11 @@ class Collection(Asking):
         names, found = self._derived.check()
         return CheckReport((*checked, *names), (*problems, *found), tuple(notes))
 
-    def _is_migrating(self) -> bool:
-        """Whether a process is at it just now."""
-        try:
-            with one_at_a_time(self.path / ".migrating", 0, "encoding"):
-                return False
-        except CollectionBusyError:
-            return True
-        except StorageError:  # who may not write cannot tell
-            return False
-
-
-def _is_collection(path: Path, create: bool) -> bool:
-    """Whether a collection is at `path`; raises CollectionError where something else is, or nothing and none may be made."""
-    if path.exists() and not path.is_dir():
-        raise CollectionError(f"{path} is a file; a collection is a directory. Name another place with -c")
-    try:
-        if (path / FILE_NAME).exists():
-            return True
-        empty = not path.exists() or all(_is_unfinished(part.name) for part in path.iterdir())
-    except PermissionError as error:
-        raise CollectionError(f"{path} cannot be read: no permission") from error
-    if not empty:
-        raise CollectionError(f"{path} is a directory with other files in it and no collection; name a new or an empty one")
-    if not create:
-        raise CollectionError(f"there is no collection at {path}; make one: twinrank index DOCS -c {path}")
-    return False
-
 
 def _as_options(recipe: Recipe | str | Path | None, model: str | None) -> str:
     """What a command line says to have the same recipe."""
     given = {"recipe": None if isinstance(recipe, Recipe) else recipe, "model": model}
     return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
-
-
-def _is_unfinished(name: str) -> bool:
-    """Whether a file is what a process leaves that died while it was making a collection."""
-    return name in (RECIPE, CREATING) or name.startswith((f".{RECIPE}-", f"{FILE_NAME}.new"))
 
 
 def _field_summary(summary: FieldSummary) -> str:

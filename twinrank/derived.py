@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import CollectionBusyError, IndexDamagedError, StorageError
 from twinrank.index.multivectors import MultiVectorIndex
+from twinrank.index.searched import VectorSearch, WordSearch
 from twinrank.index.settings import VectorIndexSettings
 from twinrank.index.vectors import VectorIndex
-from twinrank.index.words import WordIndex
 from twinrank.keepers import Changing, Keeper, PassageVectors, TokenVectors, Words
 from twinrank.status import IndexStatus
 from twinrank.store import ChangeKind, Store
@@ -55,8 +55,8 @@ def one_at_a_time(lock: Path, patience: float, doing: str) -> Iterator[None]:
 class Indexes(NamedTuple):
     """What is searched, as the store is now; None where the store holds no such view, or nobody asks for its index."""
 
-    words: WordIndex
-    vectors: VectorIndex | None
+    words: WordSearch
+    vectors: VectorSearch | None
     tokens: MultiVectorIndex | None
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from twinrank.encoding import Encoded, PassageEncoder
 from twinrank.parts import parts_of, without_fields
 from twinrank.readers import Problem
-from twinrank.store import PreparedDocument, PreparedPassage, Store
+from twinrank.store import Kept, PreparedDocument, PreparedPassage, Store
 from twinrank.text import Chunking, Span, chunk, counted
 from twinrank.types import Document, Vectors
 
@@ -108,7 +108,7 @@ class Cut(NamedTuple):
 class Ingest:
     """Brings documents into a store, with the models that make its views (None: words alone)."""
 
-    store: Store
+    store: Kept
     encoder: PassageEncoder | None
     passages: Chunking
     translate: Translate | None = None
@@ -191,22 +191,28 @@ class Ingest:
         ]
 
     def encode_missing(
-        self, view: str, report: AddReport, progress: Callable[[int], None] | None = None, *, into: str | None = None
+        self,
+        store: Store,
+        view: str,
+        report: AddReport,
+        progress: Callable[[int], None] | None = None,
+        *,
+        into: str | None = None,
     ) -> None:
         """Encode for `view` the passages that it, or the view `into` in its stead, has nothing of yet."""
         if self.encoder is None:
             return
         started = perf_counter()
         place = into or view
-        kind = self.store.views()[place].kind
-        for keys, texts in self.store.passages_without_vectors(place):
+        kind = store.views()[place].kind
+        for keys, texts in store.passages_without_vectors(place):
             encoded = self.encoder.encode(texts, [view])
             _count(report, encoded)
             vectors, dropped = zip(*encoded.vectors[view], strict=True)
             if kind == "tokens":
-                self.store.set_tokens(place, keys, vectors, dropped)
+                store.set_tokens(place, keys, vectors, dropped)
             else:
-                self.store.set_vectors(place, keys, np.stack(vectors), dropped)
+                store.set_vectors(place, keys, np.stack(vectors), dropped)
             if progress is not None:
                 progress(len(keys))
         report.seconds += perf_counter() - started

@@ -10,13 +10,13 @@ from hashlib import blake2b
 
 import numpy as np
 
-from twinrank.errors import IndexDamagedError, InputError
+from twinrank.errors import InputError
 from twinrank.recipe import Recipe
 from twinrank.search.anytime import Anytime
 from twinrank.search.pipeline import Pipeline
 from twinrank.search.rerank import Asked
 from twinrank.stopping import Example, Rule
-from twinrank.store import Store
+from twinrank.store import Kept
 from twinrank.text import sentences
 
 VERSION = 1
@@ -70,7 +70,7 @@ class Learned:
     rule: Rule
 
 
-def keep(store: Store, number: int, belongs: Belongs, learned: Learned) -> None:
+def keep(store: Kept, number: int, belongs: Belongs, learned: Learned) -> None:
     told = {
         "version": VERSION,
         **asdict(belongs),
@@ -82,7 +82,7 @@ def keep(store: Store, number: int, belongs: Belongs, learned: Learned) -> None:
     store.set_meta(_key(number), json.dumps(told, allow_nan=False))
 
 
-def find(store: Store, number: int, belongs: Belongs) -> tuple[Rule | None, str]:
+def find(store: Kept, number: int, belongs: Belongs) -> tuple[Rule | None, str]:
     """The rule of a stage, or None and the reason why there is none that counts."""
     kept = store.get_meta(_key(number))
     again = "learn when to stop: twinrank learn"
@@ -94,18 +94,9 @@ def find(store: Store, number: int, belongs: Belongs) -> tuple[Rule | None, str]
     if told["first_stage"] != belongs.first_stage:
         return None, f"what was learned is for another first stage ({told['first_stage']}, not {belongs.first_stage}); {again}"
     since, now, then = int(told["sequence"]), store.sequence(), int(told["passages"])
-    if since != now and _changed(store, since, now) > CHANGED * max(then, 1):
+    if since != now and store.changed_since(since, then) > CHANGED * max(then, 1):
         return None, f"more than {CHANGED:.0%} of the {then:,} passages changed since it was learned; {again}"
     return rule, ""
-
-
-@lru_cache(maxsize=16)
-def _changed(store: Store, since: int, now: int) -> float:
-    """How many passages were added or removed between two states; infinity where the log cannot tell."""
-    try:
-        return len(store.changes_since(since))
-    except IndexDamagedError:
-        return float("inf")
 
 
 @lru_cache(maxsize=16)
@@ -141,12 +132,12 @@ def observe(
     return seen
 
 
-def made_queries(store: Store, count: int = MADE) -> list[str]:
+def made_queries(store: Kept, count: int = MADE) -> list[str]:
     """Queries of the collection's own texts, spread over all of it: in turn a title and a sentence, where there are both."""
     return list(dict.fromkeys(_made(store, count)))[:count]
 
 
-def _made(store: Store, count: int) -> Iterator[str]:
+def _made(store: Kept, count: int) -> Iterator[str]:
     draw = np.random.default_rng(0)
     ids = sorted(store.document_ids())
     chosen = [ids[place] for place in draw.permutation(len(ids))[: 2 * count].tolist()]

@@ -93,4 +93,4 @@ class Migration:
     def _encode(self, report: AddReport, progress: Callable[[int], None] | None) -> None:
         ingest = Ingest(self.store, self.encoder, self.recipe.passages)
         for plan in self._plans():
-            ingest.encode_missing(plan.name.removesuffix(NEXT), report, progress, into=plan.name)
+            ingest.encode_missing(self.store, plan.name.removesuffix(NEXT), report, progress, into=plan.name)

@@ -28,7 +28,8 @@ class IndexStatus:
             return f"index {self.name}: not there, made anew at the next search"
         behind = f", {counted(self.behind, 'change')} to take in when opened" if self.behind else ""
         detail = f", {self.detail}" if self.detail else ""
-        return f"index {self.name}: {counted(self.passages, 'passage')}, {_bytes(self.size)}{behind}{detail}"
+        size = f", {_bytes(self.size)}" if self.size else ""
+        return f"index {self.name}: {counted(self.passages, 'passage')}{size}{behind}{detail}"
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class ViewStatus:
     dimension: int
     complete: bool
     """False while a re-encoding has not reached every passage."""
-    truncated: int
-    """Passages that were longer than the encoder takes."""
-    dropped: int
+    truncated: int | None
+    """Passages that were longer than the encoder takes; None where nobody counted them, as in an engine."""
+    dropped: int | None
     """Tokens cut off them, which were not encoded."""
     finish: str = ""
     """The command that completes it, where it is not complete."""
@@ -63,7 +64,7 @@ class Status:
     fields: Mapping[str, str]
     """Field → its types and the number of documents that hold it, for people."""
     size: int
-    """Bytes on disk, all together."""
+    """Bytes on disk, all together; 0 for a collection in an engine."""
     free: int
     """Of them, those that hold nothing; writing uses them, and gives back what is beyond a quarter of the store."""
     writable: bool
@@ -74,14 +75,17 @@ class Status:
 
     def __str__(self) -> str:
         held = f"{counted(self.documents, 'document')}, {counted(self.passages, 'passage')}"
+        held += f", {_bytes(self.size)} on disk" if self.size else ""
         free = f", {_bytes(self.free)} of it free" if self.free else ""
-        lines = [f"{self.path}: {held}, {_bytes(self.size)} on disk{free}"]
+        lines = [f"{self.path}: {held}{free}"]
         if not self.writable:
             lines.append("read only: it can be searched, not changed")
         for view in self.views:
             lines.append(f"view {view.name}: {view.model}, {view.dimension} dimensions, fingerprint {view.fingerprint}")
             if not view.complete:
                 lines.append(f"  not complete; what finishes it: {view.finish}")
+            if view.truncated is None or view.dropped is None:
+                continue
             if view.truncated:
                 lines.append(f"  truncated: {counted(view.truncated, 'passage')}, {counted(view.dropped, 'token')} not encoded")
             else:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from twinrank.encoding import NEXT, ViewPlan
 from twinrank.errors import CollectionError, ModelMismatchError
-from twinrank.store import Store, View
+from twinrank.store import Kept, View
 
 
-def make_views(store: Store, plans: Sequence[ViewPlan], again: str) -> None:
+def make_views(store: Kept, plans: Sequence[ViewPlan], again: str) -> None:
     """Make room for every view that is not there yet; raises ModelMismatchError where one that is there is another model's.
 
     A collection that has documents already gets no new view in passing: they would all have to be encoded for it.
@@ -33,7 +33,7 @@ def make_views(store: Store, plans: Sequence[ViewPlan], again: str) -> None:
         )
 
 
-def add_view(store: Store, plan: ViewPlan, *, complete: bool = True) -> View:
+def add_view(store: Kept, plan: ViewPlan, *, complete: bool = True) -> View:
     """`complete` allows a view to be complete at once, where there are no passages."""
     return store.add_view(
         plan.name,
@@ -46,7 +46,7 @@ def add_view(store: Store, plan: ViewPlan, *, complete: bool = True) -> View:
     )
 
 
-def check_view(store: Store, plan: ViewPlan, again: str, *, writing: bool = False) -> str | None:
+def check_view(store: Kept, plan: ViewPlan, again: str, *, writing: bool = False) -> str | None:
     """Make sure that what the store holds is of this model, and all there; `again` is the command that encodes anew.
 
     For searching, the same model in another number format will do: its vectors are near enough, and a collection made where
@@ -79,7 +79,7 @@ def check_view(store: Store, plan: ViewPlan, again: str, *, writing: bool = Fals
     return f"queries are encoded in {formats[0]} and the documents were in {formats[1]}: scores differ in the third digit"
 
 
-def is_kept(store: Store, plan: ViewPlan) -> bool:
+def is_kept(store: Kept, plan: ViewPlan) -> bool:
     """Whether the store holds this view as it is asked for, complete or not."""
     view = store.views().get(plan.name)
     asked = (plan.kind, plan.fingerprint, dict(plan.settings))

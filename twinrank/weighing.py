@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from twinrank.errors import CollectionBusyError, StorageError
-from twinrank.index.vectors import VectorIndex
+from twinrank.index.searched import VectorSearch
 from twinrank.search.retrieve import IndexSource
 from twinrank.search.weights import agreement_of
-from twinrank.store import Store
+from twinrank.store import Kept
 from twinrank.text import sentences
 from twinrank.types import Keys
 
@@ -40,7 +40,7 @@ Known = dict[str, tuple[int, float]]
 
 
 def agreement(
-    store: Store, stamp: str, index: VectorIndex, vectors: IndexSource[Any], words: IndexSource[Any], known: Known
+    store: Kept, stamp: str, index: VectorSearch, vectors: IndexSource[Any], words: IndexSource[Any], known: Known
 ) -> float | None:
     """What is known for `stamp` (what made vectors and words) of the passages in `index`, or measured now: a second or two.
 
@@ -62,14 +62,14 @@ def _has_changed(before: int, passages: int) -> bool:
     return abs(passages - before) > CHANGED * before
 
 
-def _keep(store: Store, stamp: str, passages: int, measured: float) -> None:
+def _keep(store: Kept, stamp: str, passages: int, measured: float) -> None:
     if store.writable:
         told = {"version": VERSION, "stamp": stamp, "passages": passages, "agreement": measured}
         with suppress(CollectionBusyError, StorageError):  # else it is measured again by the next process
             store.set_meta(AGREEMENT, json.dumps(told))
 
 
-def _kept(store: Store, stamp: str) -> tuple[int, float] | None:
+def _kept(store: Kept, stamp: str) -> tuple[int, float] | None:
     try:
         told = json.loads(store.get_meta(AGREEMENT) or "null")
         if told is not None and (told["version"], told["stamp"]) == (VERSION, stamp):
@@ -79,7 +79,7 @@ def _kept(store: Store, stamp: str) -> tuple[int, float] | None:
     return None
 
 
-def told(store: Store) -> str:
+def told(store: Kept) -> str:
     """What is kept, for people; empty where nothing is."""
     try:
         kept = json.loads(store.get_meta(AGREEMENT) or "{}")
@@ -89,7 +89,7 @@ def told(store: Store) -> str:
     return f"decided for each query; vectors and words agree by {places}, measured at {passages} passages"
 
 
-def measure(store: Store, keys: Keys, vectors: IndexSource[Any], words: IndexSource[Any]) -> float:
+def measure(store: Kept, keys: Keys, vectors: IndexSource[Any], words: IndexSource[Any]) -> float:
     """Ask both for the same queries, and compare their first places."""
     found: list[list[Sequence[int]]] = [[], []]
     for query in made_queries(store, keys):
@@ -98,7 +98,7 @@ def measure(store: Store, keys: Keys, vectors: IndexSource[Any], words: IndexSou
     return agreement_of(found[0], found[1], PLACES)
 
 
-def made_queries(store: Store, keys: Keys, count: int = ASKED) -> Iterator[str]:
+def made_queries(store: Kept, keys: Keys, count: int = ASKED) -> Iterator[str]:
     """A sentence of each of `count` passages, drawn from all of them, with half of its words left out by chance.
 
     A whole sentence is found by any words of it, so that the two agree whatever the encoder is worth.

@@ -12,7 +12,7 @@ from twinrank.answer.excerpts import Count
 from twinrank.answer.likeness import Likeness, Terms, Words
 from twinrank.answer.support import LikenessVerifier, ModelVerifier, Verifier
 from twinrank.assembly import Assembly
-from twinrank.index.words import WordIndex
+from twinrank.index.searched import WordSearch
 from twinrank.loaded import Loaded
 from twinrank.maxsim import maxsim
 from twinrank.models.crossencoder import CrossEncoder
@@ -22,9 +22,9 @@ from twinrank.types import Encoder, Scores, Vectors
 WORD = re.compile(r"\S+")
 
 
-def means_of(assembly: Assembly, index: WordIndex, verifier: str | CrossEncoder | None = None) -> Means:
+def means_of(assembly: Assembly, index: WordSearch, verifier: str | CrossEncoder | None = None) -> Means:
     """By the models that the recipe names: a cross-encoder before an encoder, an encoder before words alone."""
-    words = Words(assembly.analyzer, lambda term: index.bound([term]))
+    words = Words(assembly.analyzer, lambda term: index.bound([term]) or 1.0)
     return Means(
         _count(assembly.loaded), _likeness(assembly, words), lambda: _verifier(assembly.loaded, assembly.analyzer, verifier)
     )

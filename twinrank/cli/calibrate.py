@@ -76,4 +76,4 @@ def calibrate(
     else:
         click.echo(calibration_report.table(result))
     if not dry_run:
-        note(f"search now gives probabilities; the calibration is {searched.path / 'calibration.json'}")
+        note(f"search now gives probabilities; the calibration is {searched.named('calibration.json')}")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from twinrank.cli.common import default_split, json_option, place
+from twinrank.cli.common import default_split, json_option, open_collection, place
 from twinrank.show import Bars, note, print_json, truncation_as_note
 
 if TYPE_CHECKING:
+    from twinrank.collection import Collection
     from twinrank.recipe import Recipe
     from twinrank.tune.tuning import Tuning
 
@@ -72,8 +73,10 @@ def tune(
     if collection is not None and write is not None:
         raise click.UsageError("-c and --write both say where the recipe goes; give one of them")
     limits, budget = Limits(deadline, memory, min_ndcg), Budget(trials=trials, folds=folds, seed=seed, clock=clock)
-    target = _target(collection, write)
-    base = Recipe.load(target) if collection is not None and target is not None else Recipe()
+    base = Recipe()
+    if collection is not None:
+        with open_collection(collection) as opened:
+            base = opened.recipe
     dataset = read_dataset(Path(data), split=split or default_split(Path(data)))
     space = Space(base, default_knobs(base, models, rerankers))
     for given in vary:
@@ -95,37 +98,37 @@ def tune(
         print_json(report.as_json(tuning))
     else:
         click.echo(report.table(tuning))
-        if target is None:
+        if collection is None and write is None:
             click.echo(f"\n{tuning.choice.recipe.to_toml()}", nl=False)
     if html is not None:
         replace_file(Path(html), page(tuning))
         note(f"the report is in {html}")
-    if target is not None:
-        _write(tuning, target, base, collection)
+    if write is not None:
+        _tell_written(Path(write), report.write_recipe(tuning, Path(write)))
     if collection is not None:
-        keep(report.as_json(tuning), Path(collection))
+        with open_collection(collection) as opened:
+            _take(tuning, opened, base, collection)
+            keep(report.as_json(tuning), opened)
 
 
-def _target(collection: str | None, write: str | None) -> Path | None:
-    from twinrank.collection import RECIPE
-    from twinrank.errors import CollectionError
-
-    if collection is None:
-        return None if write is None else Path(write)
-    path = Path(collection) / RECIPE
-    if not path.exists():
-        raise CollectionError(f"there is no collection at {collection}; make one: twinrank index DOCS{place(collection)}")
-    return path
-
-
-def _write(tuning: Tuning, target: Path, base: Recipe, collection: str | None) -> None:
+def _take(tuning: Tuning, opened: Collection, base: Recipe, collection: str) -> None:
+    """Give a collection the pick as its recipe."""
+    from twinrank.places import RECIPE, is_elsewhere
     from twinrank.tune.report import write_recipe
 
     pick = tuning.choice.recipe
-    if collection is not None and pick == base:
-        note(f"{target} stays as it is")
+    if pick == base:
+        note(f"{opened.named(RECIPE)} stays as it is")
         return
-    before = write_recipe(tuning, target)
-    note(f"the recipe is in {target}" + ("" if before is None else f", the one before in {before}"))
-    if collection is not None and (pick.encoder, pick.passages, pick.tokens) != (base.encoder, base.passages, base.tokens):
+    if is_elsewhere(collection):
+        opened.take_recipe(pick)
+        note(f"the recipe is in {opened.named(RECIPE)}")
+    else:
+        target = Path(collection) / RECIPE
+        _tell_written(target, write_recipe(tuning, target))
+    if (pick.encoder, pick.passages, pick.tokens) != (base.encoder, base.passages, base.tokens):
         note(f"it stores documents in another way; encode them again: twinrank rebuild --encode{place(collection)}")
+
+
+def _tell_written(target: Path, before: Path | None) -> None:
+    note(f"the recipe is in {target}" + ("" if before is None else f", the one before in {before}"))

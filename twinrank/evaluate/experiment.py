@@ -107,7 +107,11 @@ def evaluate(
         qrels = {query: dataset.qrels[query] for query in judged}
         outcomes = {
             name: Outcome(
-                recipes[name], measure(qrels, runs[name], measures), runs[name], tuple(times[name]), opened[name].path
+                recipes[name],
+                measure(qrels, runs[name], measures),
+                runs[name],
+                tuple(times[name]),
+                opened[name].own_folder("measured"),
             )
             for name in opened
         }

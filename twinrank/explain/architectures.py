@@ -12,14 +12,13 @@ import numpy as np
 from twinrank.encoding import TOKENS
 from twinrank.explain.explanation import Match, PairSeen, Term, Token, TokensSeen, VectorsSeen, WordsSeen
 from twinrank.explain.occlusion import occlusion, shares, variants
-from twinrank.index.vectors import VectorIndex
-from twinrank.index.words import WordIndex
+from twinrank.index.searched import VectorSearch, WordSearch
 from twinrank.models.biencoder import BiEncoder
 from twinrank.models.crossencoder import CrossEncoder, Seen
 from twinrank.models.lateinteraction import LateInteraction, Piece
 from twinrank.models.twintower import TwinTower
 from twinrank.search.explain import Span
-from twinrank.store import Store
+from twinrank.store import Kept
 from twinrank.text import Analyzer
 from twinrank.types import Encoder, Side, Tokens, Vectors
 
@@ -44,7 +43,7 @@ class Means:
 # -- BM25 ----------------------------------------------------------------------------------------------------------------
 
 
-def see_words(index: WordIndex, analyzer: Analyzer, pair: Pair) -> WordsSeen:
+def see_words(index: WordSearch, analyzer: Analyzer, pair: Pair) -> WordsSeen:
     """Every term of the query with its weight in the passage, those that it does not hold at the end."""
     asked, there = analyzer.spans(pair.query), analyzer.spans(pair.passage)
     adds = dict(index.explain([term for term, _, _ in asked], pair.key))
@@ -62,7 +61,7 @@ def see_words(index: WordIndex, analyzer: Analyzer, pair: Pair) -> WordsSeen:
 
 
 def see_vectors(
-    encoder: Encoder, query: Vectors, index: VectorIndex, stored: Vectors, pair: Pair, means: Means, *, searched: bool
+    encoder: Encoder, query: Vectors, index: VectorSearch, stored: Vectors, pair: Pair, means: Means, *, searched: bool
 ) -> VectorsSeen:
     """The score that a search uses, with the stored vector, and what the words of either side do for it.
 
@@ -108,7 +107,7 @@ def reach(encoder: Encoder | LateInteraction, text: str, side: Side) -> Seen:
 # -- one vector a token --------------------------------------------------------------------------------------------------
 
 
-def see_tokens(late: LateInteraction, store: Store, pair: Pair, stored: bool) -> TokensSeen:
+def see_tokens(late: LateInteraction, store: Kept, pair: Pair, stored: bool) -> TokensSeen:
     """Each token of the query with the token of the passage that is most like it; `stored`: as the collection keeps them."""
     started = perf_counter()
     query: Vectors = late.embed(late.tokenize([pair.query], side="query"), side="query")[0]  # (query tokens, dimension)

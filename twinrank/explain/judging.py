@@ -8,7 +8,7 @@ from twinrank.calibration import Logistic
 from twinrank.explain.explanation import FeatureSeen, FilterSeen, ProbabilitySeen
 from twinrank.search import filters
 from twinrank.search.calibrate import Calibration, Evidence, Feature, columns
-from twinrank.store import Store
+from twinrank.store import Kept
 from twinrank.types import (
     And,
     Between,
@@ -53,7 +53,7 @@ def see_probability(calibration: Calibration, evidence: Evidence, features: list
     return ProbabilitySeen(probability, method, base, tuple(sorted(seen, key=lambda feature: -abs(feature.adds))))
 
 
-def see_filter(store: Store, where: str, document: Document, allowed: Keys, own: Keys) -> FilterSeen:
+def see_filter(store: Kept, where: str, document: Document, allowed: Keys, own: Keys) -> FilterSeen:
     """Whether a document whose passages are `own` meets a condition, and which parts of it it does not meet."""
     condition = filters.parse(where)
     passes = bool(np.isin(own, allowed).any())

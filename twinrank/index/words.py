@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import tantivy
 
 from twinrank.errors import CollectionReadOnlyError, IndexDamagedError, InputError
 from twinrank.index.changelog import Change, ChangeLog
+from twinrank.index.searched import TermFacts
 from twinrank.index.wordfiles import (
     FORMAT,
     file_problems,
@@ -37,16 +37,6 @@ HELD_MOST = 512
 """Passages changed in memory beyond which a commit is worth its cost: every opening until then takes them in again."""
 AVERAGE_DRIFT = 0.005
 """How far the average length may move without a commit; no score is further than that from the one after a commit."""
-
-
-class TermFacts(NamedTuple):
-    """What the score of one term in one passage is made of."""
-
-    passages: int
-    """That hold it: n."""
-    idf: float
-    frequency: int
-    """Of the term in the passage: f; 0 where it is not there."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class IndexSource(Generic[Prepared]):
     name: str
     index: Index[Prepared]
     prepare: Callable[[str], Prepared]
-    largest: Callable[[Prepared], float] | None = None
+    largest: Callable[[Prepared], float | None] | None = None
     """The largest score that a passage could have."""
     plan: Callable[[], str] | None = None
     """How this thread's last search of the index went, in words, where the index has more than one way."""
@@ -60,7 +60,7 @@ class OpenSource(Generic[Prepared]):
     name: str
     index: Index[Prepared]
     asked: Prepared
-    largest: Callable[[Prepared], float] | None = None
+    largest: Callable[[Prepared], float | None] | None = None
 
     def find(self, k: int, allowed: Keys | None) -> Ranking:
         return self.index.search(self.asked, k, allowed)

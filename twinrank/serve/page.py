@@ -145,7 +145,7 @@ def _data(state: State) -> APIRouter:
     @routes.get("/tuning", response_model=dict[str, Any])
     async def tuning() -> Response:
         """The last tuning of this collection; 404 where there was none."""
-        found = await state.search(lambda: last_tuning(collection.path, collection.recipe))
+        found = await state.search(lambda: last_tuning(collection))
         if found is None:
             raise Refusal(404, "this collection was not tuned yet; with judged queries: twinrank tune DATA -c COLLECTION")
         return as_json(found)

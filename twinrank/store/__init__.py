@@ -9,6 +9,7 @@ indexes and encoders only what changed; a key is never used twice.
 from __future__ import annotations
 
 from twinrank.store.database import FILE_NAME, make_folder
+from twinrank.store.kept import Kept
 from twinrank.store.locks import CREATING
 from twinrank.store.records import (
     ChangeKind,
@@ -29,6 +30,7 @@ __all__ = [
     "DocumentInfo",
     "FieldSummary",
     "FieldValues",
+    "Kept",
     "PreparedDocument",
     "PreparedPassage",
     "Store",

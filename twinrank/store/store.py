@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from twinrank.errors import CollectionError, StorageError
+from twinrank.errors import CollectionError, IndexDamagedError, StorageError
 from twinrank.store.check import problems, structure_problems
 from twinrank.store.database import add_changes
 from twinrank.store.records import PreparedDocument
@@ -13,6 +13,7 @@ from twinrank.store.rows import marks, parts, select_in
 from twinrank.store.upkeep import LONGEST, forget_changes, give_back, has_much_free, has_old_changes
 from twinrank.store.views import Views, read_views
 from twinrank.store.writing import Plan
+from twinrank.types import Condition, Keys
 
 CHECKED_WHEN_OPENED = 2**24
 """Bytes: 16 MB, some 8,000 passages, whose structure is looked through in some 16 ms."""
@@ -20,6 +21,9 @@ CHECKED_WHEN_OPENED = 2**24
 
 class Store(Views):
     """One collection's durable half; may be used from several threads, and by several processes."""
+
+    _changed: tuple[tuple[int, int], float] | None = None
+    """(state before, state now) and how many passages changed between them, as they were last asked for."""
 
     def write(self, prepared: Sequence[PreparedDocument]) -> None:
         """Add these documents, or put them in the place of those with the same ids, in one transaction.
@@ -36,6 +40,24 @@ class Store(Views):
             for one in by_id.values():
                 plan.place_document(one)
             plan.carry_out()
+
+    def passing(self, condition: Condition) -> Keys:
+        """The keys that `select` gives: what a search may find."""
+        return self.select(condition)
+
+    def at_most(self, allowed: Keys | None) -> int:
+        """How many passages there are, of those that are allowed."""
+        return self.count_passages() if allowed is None else len(allowed)
+
+    def changed_since(self, sequence: int, passages: int) -> float:
+        """How many passages were added or removed since a state; infinity where the log cannot tell."""
+        state = sequence, self.sequence()
+        if self._changed is None or self._changed[0] != state:  # it is asked for at every search
+            try:
+                self._changed = state, len(self.changes_since(sequence))
+            except IndexDamagedError:
+                self._changed = state, float("inf")
+        return self._changed[1]
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove documents; the ids that were there, in the order given."""

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from twinrank.collection import RECIPE, Collection
+from twinrank.collection import Collection
 from twinrank.errors import CalibrationError, DataError, InputError
 from twinrank.evaluate import calibrating
 from twinrank.evaluate.experiment import Experiment, evaluate
 from twinrank.evaluate.significance import Paired, compare
 from twinrank.files import replace_file
 from twinrank.models.kinds import recognise
+from twinrank.places import RECIPE
 from twinrank.readers import Dataset, read_dataset
 from twinrank.recipe import NO_MODEL, Recipe, RerankSettings
 from twinrank.text import counted
@@ -211,7 +212,7 @@ class _Work:
         }
         text = json.dumps(told, ensure_ascii=False, indent=1)
         digest = blake2b(text.encode(), digest_size=5).hexdigest()
-        self.folder = (self.collection.path / FOLDER / digest).absolute()
+        self.folder = (self.collection.own_folder("adapted") / FOLDER / digest).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / DONE).exists():
             return AdaptReport.read(self.folder / DONE)
@@ -358,7 +359,7 @@ class _Work:
         recipe = report.recipe
         if not report.switched or recipe == self.before:
             return report
-        kept = self.collection.path / RECIPE
+        kept = self.collection.own_folder("adapted") / RECIPE
         before = kept.with_name(f"{RECIPE}.before")
         replace_file(before, kept.read_bytes())
         notes = [f"the recipe before is in {before}"]

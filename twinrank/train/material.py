@@ -129,7 +129,8 @@ def as_dataset(material: Material, collection: Collection, split: str) -> Datase
         identifier = ids.setdefault(example.query, f"q{len(ids)}")
         qrels.setdefault(identifier, {}).update(dict.fromkeys(documents, 1))
     queries = {identifier: query for query, identifier in ids.items()}
-    return Dataset(collection.path.name, collection.path, collection.path, queries, qrels, split)
+    folder = collection.own_folder("adapted")
+    return Dataset(folder.name, folder, folder, queries, qrels, split)
 
 
 def _add(material: Material, stored: Stored, example: Example, documents: Sequence[str]) -> None:

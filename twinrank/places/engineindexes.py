@@ -1,0 +1,158 @@
+"""Searching in an engine, in the shape of a collection's own indexes: words, vectors, conditions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from twinrank.conditions import meets
+from twinrank.derived import Indexes
+from twinrank.encoding import TOKENS, VECTORS
+from twinrank.errors import IndexDamagedError, InputError, RecipeError
+from twinrank.index.engines import Engine
+from twinrank.index.searched import TermFacts
+from twinrank.places.enginestore import EngineStore, Selection
+from twinrank.recipe import Recipe
+from twinrank.status import IndexStatus
+from twinrank.types import Condition, Keys, Ranking, Vectors
+
+DRAWN = 2000
+"""Passages that stand for all of them where a collection is looked into by chance."""
+
+DEEPER = 4
+"""Where a condition is not said exactly, so many times as many are asked for each time that too few pass."""
+
+Search = Callable[[int, Condition | None, Keys | None], Ranking]
+
+
+class EngineIndexes:
+    """What `Derived` is for a folder: nothing here is derived, and so nothing is to be caught up with."""
+
+    def __init__(self, store: EngineStore, recipe: Recipe, notify: Callable[[str], None]) -> None:
+        if recipe.retrieve.tokens:
+            raise RecipeError(
+                f"[retrieve] tokens = {recipe.retrieve.tokens} searches all token vectors, which {store.folder} "
+                'cannot; leave it 0, and rerank by [[rerank]] kind = "maxsim"'
+            )
+        self.store = store
+        self._words = EngineWords(store)
+        if recipe.retrieve.words and not store.engine.words:
+            if not recipe.retrieve.vectors:
+                raise RecipeError(
+                    f"{store.folder} searches no words, and the recipe retrieves by nothing else; set retrieve, vectors"
+                )
+            notify(f"{store.folder} searches no words ({store.engine.title}): vectors alone find candidates")
+
+    def refresh(self, *, keep: bool = False) -> Indexes:
+        self.store.look_again()
+        vectors = EngineVectors(self.store) if VECTORS in self.store.views() else None
+        return Indexes(self._words, vectors, None)
+
+    def complete(self) -> None:
+        pass
+
+    def tidy(self) -> None:
+        pass
+
+    def remake(self, error: IndexDamagedError) -> None:
+        raise error
+
+    def rebuild(self) -> None:
+        self.store.finish()
+
+    def close(self) -> None:
+        pass
+
+    def status(self) -> tuple[IndexStatus, ...]:
+        told = ", ".join(f"{name} {value}" for name, value in self.store.engine.describe().items())
+        names = [name for name in (VECTORS, TOKENS) if name in self.store.views()] + ["words"] * self.store.engine.words
+        passages = self.store.count_passages()
+        return tuple(IndexStatus(name, True, 0, passages, 0, told) for name in names)
+
+    def check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (f"every row in {self.store.engine.title}",), ()
+
+
+def within(engine: Engine, search: Search, k: int, allowed: Keys | None) -> Ranking:
+    """The best `k` among what is allowed: keys, or the condition of a Selection, of which more may pass than should."""
+    if not isinstance(allowed, Selection):
+        if allowed is not None and not len(allowed):
+            return Ranking.empty()
+        return search(min(k, engine.limits.k), None, allowed)
+    condition = allowed.condition
+    if engine.exact(condition):
+        return search(min(k, engine.limits.k), condition, None)
+    depth = k
+    while True:
+        depth = min(DEEPER * depth, engine.limits.k)
+        found = search(depth, condition, None)
+        rows = engine.fetch(found.keys)
+        passing = [key in rows and meets(condition, rows[key].fields) for key in found.keys.tolist()]
+        if sum(passing) >= k or len(found) < depth or depth == engine.limits.k:
+            return Ranking(found.keys[passing], found.scores[passing]).top(k)
+
+
+class EngineVectors:
+    """One vector a passage, searched by the engine."""
+
+    def __init__(self, store: EngineStore) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return self.store.count_passages()
+
+    @property
+    def keys(self) -> Keys:
+        batches = islice(self.store.engine.iterate(), DRAWN)
+        drawn: list[int] = []
+        for rows in batches:
+            drawn += [row.key for row in rows]
+            if len(drawn) >= DRAWN:
+                break
+        return np.array(drawn[:DRAWN], np.int64)
+
+    @property
+    def plan(self) -> str:
+        return ""
+
+    def search(self, vector: npt.ArrayLike, k: int, allowed: Keys | None = None) -> Ranking:
+        asked = np.asarray(vector, np.float32)
+        if not np.isfinite(asked).all():
+            raise InputError("the query's vector holds NaN or infinity")
+        engine = self.store.engine
+        return within(engine, lambda depth, where, keys: engine.search_vectors(asked, depth, where, keys), k, allowed)
+
+    def vectors(self, keys: npt.ArrayLike) -> Vectors:
+        return self.store.vectors(VECTORS, keys)
+
+
+class EngineWords:
+    """BM25 by the engine."""
+
+    def __init__(self, store: EngineStore) -> None:
+        self.store = store
+
+    def search(self, terms: Sequence[str], k: int, allowed: Keys | None = None) -> Ranking:
+        engine = self.store.engine
+        if not terms or not engine.words:
+            return Ranking.empty()
+        return within(engine, lambda depth, where, keys: engine.search_words(terms, depth, where, keys), k, allowed)
+
+    def bound(self, terms: Sequence[str]) -> float | None:
+        return self.store.engine.words_bound(terms) if terms and self.store.engine.words else None
+
+    def explain(self, terms: Sequence[str], key: int) -> list[tuple[str, float]]:
+        parts: list[tuple[str, float]] = []
+        for term, count in Counter(terms).items():
+            parts.extend((term, score) for _, score in self.search([term] * count, 1, np.array([key])))
+        return sorted(parts, key=lambda part: (-part[1], part[0]))
+
+    def facts(self, term: str, key: int) -> TermFacts:
+        """An engine does not tell how rare a term is, which is 0 here; how often it stands in a passage is counted."""
+        passages = self.store.passages([key])
+        times = self.store.analyzer(passages[0].titled_text).count(term) if passages else 0
+        return TermFacts(0, 0.0, times)

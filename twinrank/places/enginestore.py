@@ -1,0 +1,532 @@
+"""A collection's durable half in an engine: documents as rows, views and recipe as its meta.
+
+An engine has no transactions over a collection, so that everything here can be done twice: rows have keys that follow from
+what they hold, new versions come before old ones go, and what was interrupted is completed by doing it again.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from twinrank.conditions import fields_in, kind_of, meets, values_of
+from twinrank.encoding import TOKENS, VECTORS
+from twinrank.errors import CollectionError, DocumentError, FilterError, InputError, ModelMismatchError, StorageError
+from twinrank.index.engines import Engine, Row
+from twinrank.places import rows as rowwise
+from twinrank.places.rows import BUILT_IN, Known, by_document, document_key, document_of, is_whole
+from twinrank.quantization import PackedTokens, TokenCodec
+from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, View, ViewKind
+from twinrank.text import Analyzer
+from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Vectors
+
+SEEN_WITHIN = 5.0
+"""Seconds after which what others changed in the meta, or how many rows there are, is looked at again."""
+
+AT_ONCE = 1000
+"""Documents or rows asked for at a time."""
+
+REMEMBERED = 20_000
+"""Rows that one search remembers at most."""
+
+VIEWS = "views"
+FIELDS = "fields"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A condition on its way through a pipeline to the engine, where a folder's search has the keys that meet it."""
+
+    condition: Condition
+
+
+class EngineStore:
+    """Documents, passages, fields and views of a collection in an engine; used as `Store` is."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self.engine = engine
+        self.folder = where
+        self._lock = threading.RLock()
+        self._written = 0
+        self._kept: dict[str, tuple[float, Any]] = {}
+        """What was asked a moment ago: name → when, what."""
+        self._thread = threading.local()
+
+    analyzer: Analyzer
+    """What makes a passage's terms; set by whoever opens it, before anything is written."""
+
+    @property
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.engine.close()
+
+    # -- what is remembered ------------------------------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Forget the rows that this thread's last search fetched."""
+        self._thread.rows = {}
+
+    def _lately(self, name: str, ask: Callable[[], T]) -> T:
+        """What was asked for within the last seconds, or is asked for now."""
+        now = time.monotonic()
+        found = self._kept.get(name)
+        if found is None or now - found[0] > SEEN_WITHIN:
+            found = self._kept[name] = now, ask()
+        return cast(T, found[1])
+
+    def _changed(self) -> None:
+        with self._lock:
+            self._written += 1
+            self._kept.pop("passages", None)
+            self._kept.pop("documents", None)
+        self.look_again()
+        self._thread.versions = {}
+
+    # -- meta --------------------------------------------------------------------------------------------------------------
+
+    def get_meta(self, key: str) -> str | None:
+        return self._lately(f"meta {key}", lambda: self.engine.get_meta(key))
+
+    def set_meta(self, key: str, value: str) -> None:
+        if self.get_meta(key) != value:
+            self.engine.set_meta(key, value)
+            self._kept[f"meta {key}"] = time.monotonic(), value
+
+    def _table(self, name: str) -> dict[str, Any]:
+        try:
+            told = json.loads(self.get_meta(name) or "{}")
+            assert isinstance(told, dict)
+        except (ValueError, AssertionError) as error:
+            raise StorageError(
+                f"{self.folder}: the entry {name!r} of its meta cannot be read; who else writes there?"
+            ) from error
+        return told
+
+    # -- views -------------------------------------------------------------------------------------------------------------
+
+    def views(self) -> dict[str, View]:
+        return {name: View(name=name, key=0, **told) for name, told in self._table(VIEWS).items()}
+
+    def add_view(
+        self,
+        name: str,
+        *,
+        model: str,
+        fingerprint: str,
+        dimension: int,
+        kind: ViewKind = "vector",
+        settings: Mapping[str, Any] | None = None,
+        complete: bool = True,
+    ) -> View:
+        known = self.views().get(name)
+        if known is None:
+            known = View(name, kind, model, fingerprint, dimension, dict(settings or {}), complete, 0)
+            told = {part: value for part, value in asdict(known).items() if part not in ("name", "key")}
+            self.set_meta(VIEWS, json.dumps(self._table(VIEWS) | {name: told}))
+        if (known.kind, known.fingerprint, known.dimension) != (kind, fingerprint, dimension):
+            raise ModelMismatchError(
+                f"view {name!r} of {self.folder} was made by {known.model} ({known.fingerprint}, {known.dimension} dimensions)"
+                f", not by {model} ({fingerprint}, {dimension} dimensions)"
+            )
+        return known
+
+    def _view(self, name: str) -> View:
+        if name not in (views := self.views()):
+            raise CollectionError(f"{self.folder} has no view {name!r}; it has {', '.join(views) or 'none'}")
+        return views[name]
+
+    def truncation(self, view: str) -> None:
+        """Nobody knows without reading every row."""
+
+    # -- reading -----------------------------------------------------------------------------------------------------------
+
+    def count_documents(self) -> int:
+        return self._lately("documents", lambda: self.engine.count(documents=True))
+
+    def count_passages(self) -> int:
+        return self._lately("passages", self.engine.count)
+
+    def at_most(self, allowed: Keys | None) -> int:
+        """What a condition lets through is not counted, which would cost as much as the search."""
+        return self.count_passages() if allowed is None or isinstance(allowed, Selection) else len(allowed)
+
+    def sequence(self) -> int:
+        """The writes of this object: an engine has no states with numbers."""
+        return self._written
+
+    def changed_since(self, sequence: int, passages: int) -> float:
+        return abs(self.count_passages() - passages)
+
+    def size(self) -> int:
+        return 0
+
+    def free(self) -> int:
+        return 0
+
+    def check_structure(self) -> list[str]:
+        return []
+
+    def _known(self, keys: npt.ArrayLike) -> dict[int, Known]:
+        """Rows by key, those that this thread's search fetched before among them."""
+        wanted = np.atleast_1d(np.asarray(keys, np.int64)).tolist()
+        held: dict[int, Known] = getattr(self._thread, "rows", {})
+        missing = [key for key in dict.fromkeys(wanted) if key not in held]
+        if len(held) + len(missing) > REMEMBERED:
+            held = {}
+            missing = list(dict.fromkeys(wanted))
+        for start in range(0, len(missing), AT_ONCE):
+            found = self.engine.fetch(np.array(missing[start : start + AT_ONCE], np.int64))
+            held |= {key: Known.read(row) for key, row in found.items()}
+        self._thread.rows = held
+        return {key: held[key] for key in wanted if key in held}
+
+    def passages(self, keys: npt.ArrayLike) -> list[Passage]:
+        return [known.passage for known in self._known(keys).values()]
+
+    def documents_of(self, keys: npt.ArrayLike) -> Keys:
+        known, wanted = self._known(keys), np.atleast_1d(np.asarray(keys, np.int64)).tolist()
+        return np.array([document_key(known[key].row.document) if key in known else -1 for key in wanted], np.int64)
+
+    def document_info(self, keys: npt.ArrayLike) -> dict[int, DocumentInfo]:
+        return {
+            key: DocumentInfo(document_key(one.row.document), one.row.document, one.title, one.source, one.fields)
+            for key, one in self._known(keys).items()
+        }
+
+    def _versions(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, list[list[Known]]]:
+        found: list[Row] = []
+        for start in range(0, len(ids), AT_ONCE):
+            found += self.engine.rows_of(ids[start : start + AT_ONCE], vectors=vectors)
+        return by_document(found)
+
+    def get(self, ids: Sequence[str]) -> list[Document | None]:
+        versions = self._versions(list(dict.fromkeys(ids)))
+        return [document_of(versions[one][0]) if one in versions and is_whole(versions[one][0]) else None for one in ids]
+
+    def document_ids(self) -> Iterator[str]:
+        return (identity for identity, _ in self.sources())
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """In no order; each once, however many versions an interrupted update left."""
+        seen: set[str] = set()
+        for batch in self.engine.iterate(documents=True):
+            for row in batch:
+                if row.document not in seen:
+                    seen.add(row.document)
+                    yield row.document, str(row.fields.get("source", ""))
+
+    def documents(self, *, vectors: bool = False) -> Iterator[list[tuple[Document, list[Known]]]]:
+        """All documents with the rows of the version that counts, some at a time."""
+        batch: list[str] = []
+        for identity in self.document_ids():
+            batch.append(identity)
+            if len(batch) == AT_ONCE:
+                yield self._whole(batch, vectors)
+                batch = []
+        if batch:
+            yield self._whole(batch, vectors)
+
+    def _whole(self, ids: list[str], vectors: bool) -> list[tuple[Document, list[Known]]]:
+        versions = self._versions(ids, vectors=vectors).values()
+        return [(document_of(rows), rows) for rows, *_ in versions if is_whole(rows)]
+
+    def iterate_passages(self, *, batch: int = 256) -> Iterator[tuple[Keys, list[str]]]:
+        for rows in self.engine.iterate():
+            known = [Known.read(row) for row in rows]
+            yield np.array([row.key for row in rows], np.int64), [one.passage.titled_text for one in known]
+
+    def vectors(self, view: str, keys: npt.ArrayLike) -> Vectors:
+        known, wanted = self._view(view), np.atleast_1d(np.asarray(keys, np.int64))
+        found = self.engine.fetch(wanted, vectors=True)
+        vectors = [found[key].vector for key in wanted.tolist() if key in found]
+        there = [vector for vector in vectors if vector is not None]
+        if len(there) != len(wanted):
+            raise InputError(f"{len(wanted) - len(there)} of {len(wanted)} passages have no vector in view {view!r}")
+        return np.stack(there) if there else np.empty((0, known.dimension), np.float32)
+
+    def iterate_vectors(self, view: str, *, batch: int = 4096) -> Iterator[tuple[Keys, Vectors]]:
+        self._view(view)
+        for rows in self.engine.iterate(vectors=True):
+            there = [(row.key, row.vector) for row in rows if row.vector is not None]
+            yield np.array([key for key, _ in there], np.int64), np.stack([vector for _, vector in there])
+
+    def tokens(self, view: str, keys: npt.ArrayLike) -> PackedTokens:
+        codec, known = self._view(view).codec, self._known(keys)
+        wanted = np.atleast_1d(np.asarray(keys, np.int64)).tolist()
+        if missing := [key for key in wanted if key not in known]:
+            raise InputError(f"passage {missing[0]} has no tokens in view {view!r} ({len(missing)} of {len(wanted)} have none)")
+        return PackedTokens.join([known[key].packed(codec) for key in wanted])
+
+    def tokens_there(self, view: str, keys: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], PackedTokens]:
+        codec, known = self._view(view).codec, self._known(keys)
+        wanted = np.atleast_1d(np.asarray(keys, np.int64)).tolist()
+        there = [key for key in wanted if key in known and known[key].tokens]
+        packed = PackedTokens.join([known[key].packed(codec) for key in there]) if there else codec.unpack([])
+        return np.isin(wanted, there), packed
+
+    def iterate_tokens(self, view: str, *, batch: int = 256) -> Iterator[tuple[Keys, PackedTokens]]:
+        codec = self._view(view).codec
+        for rows in self.engine.iterate():
+            there = [one for one in map(Known.read, rows) if one.tokens]
+            if there:
+                packed = PackedTokens.join([one.packed(codec) for one in there])
+                yield np.array([one.row.key for one in there], np.int64), packed
+
+    # -- fields ------------------------------------------------------------------------------------------------------------
+
+    def passing(self, condition: Condition) -> Keys:
+        self._check(condition)
+        return cast(Keys, Selection(condition))
+
+    def select(self, condition: Condition) -> Keys:
+        self._check(condition)
+        exact = self.engine.exact(condition)
+        keys = [row.key for rows in self.engine.iterate(condition) for row in rows if exact or meets(condition, row.fields)]
+        return np.sort(np.array(keys, np.int64))
+
+    def _check(self, condition: Condition) -> None:
+        known = [*self._table(FIELDS), *BUILT_IN]
+        for name in fields_in(condition):
+            if name not in known and self.count_documents():
+                raise FilterError(f"no document has a field {name!r}; known fields: {', '.join(known)}")
+        for name in _compared_with_null(condition):
+            raise FilterError(f"{name} is compared with null, which nothing equals; write `{name} is null` or `is not null`")
+
+    def field_summary(self) -> dict[str, FieldSummary]:
+        """Counted by the engine, a field at a time; where a field has values of several types, each stands for all."""
+        found = {}
+        for name, kinds in self._table(FIELDS).items():
+            count = self.engine.count(Not(IsNull(name)), documents=True) if self.engine.exact(IsNull(name)) else 0
+            found[name] = FieldSummary(dict.fromkeys(kinds, count), count)
+        return found
+
+    def field_values(self, most: int = 20) -> dict[str, list[FieldValues]]:
+        """None: an engine would have to read every document for them."""
+        return {}
+
+    def _note_fields(self, documents: Iterable[Document]) -> None:
+        known = self._table(FIELDS)
+        before = json.dumps(known, sort_keys=True)
+        for document in documents:
+            for name, value in document.fields.items():
+                kinds = {kind_of(one) for one in values_of(value)} or {"null"}
+                known[name] = sorted({*known.get(name, ()), *kinds})
+        if json.dumps(known, sort_keys=True) != before:
+            self.set_meta(FIELDS, json.dumps(known, sort_keys=True))
+
+    # -- writing -----------------------------------------------------------------------------------------------------------
+
+    def known_digests(self, ids: Sequence[str]) -> dict[str, str]:
+        """Also remembers, for this thread, what was read: the calls that follow are about the same documents."""
+        self._thread.versions = self._versions(ids)
+        return {
+            identity: versions[0][0].version
+            for identity, versions in self._thread.versions.items()
+            if is_whole(versions[0]) and len(versions) == 1
+        }
+
+    def passage_digests(self, ids: Sequence[str]) -> dict[str, set[str]]:
+        return {
+            identity: {one.digest for rows in versions for one in rows} for identity, versions in self._read_lately(ids).items()
+        }
+
+    def _read_lately(self, ids: Sequence[str]) -> dict[str, list[list[Known]]]:
+        read: dict[str, list[list[Known]]] = getattr(self._thread, "versions", {})
+        return {identity: read[identity] for identity in ids if identity in read} if read else self._versions(ids)
+
+    def write(self, prepared: Sequence[PreparedDocument]) -> None:
+        """Put documents in, or in the place of those with the same ids; of equal ids the last one counts.
+
+        All rows of the new versions are written before any of an old one goes. Raises DocumentError for what the engine cannot
+        take, before anything is written.
+        """
+        by_id = {one.document.id: one for one in prepared}
+        if not by_id:
+            return
+        with self._lock:
+            old = self._versions(list(by_id), vectors=True)
+            now = time.time_ns()
+            rows = [row for one in by_id.values() for row in self._rows(one, old.get(one.document.id, ()), now)]
+            self._check_limits(rows)
+            rows = self._without_clashes(rows, {one.document.id: one.digest for one in by_id.values()})
+            self._note_fields(one.document for one in by_id.values())
+            self.engine.upsert(rows)
+            new = {row.key for row in rows}
+            gone = [
+                one.row.key
+                for identity, versions in old.items()
+                for known in versions
+                for one in known
+                if one.row.key not in new
+            ]
+            if gone:
+                self.engine.delete(np.array(gone, np.int64))
+            self._changed()
+
+    def _rows(self, one: PreparedDocument, versions: Sequence[Sequence[Known]], now: int) -> list[Row]:
+        """The rows of a document, with the vectors that came and those that its passages had before."""
+        views = self.views()
+        before = {known.digest: known for rows in versions for known in rows}
+        vectors: list[Vectors | None] = []
+        tokens: list[str] = []
+        terms: list[tuple[str, ...]] = []
+        for number, passage in enumerate(one.passages):
+            name = f"passage {number} of document {one.document.id!r}"
+            vector, packed, kept = None, "", before.get(passage.digest)
+            for view in views.values():
+                came = passage.vectors.get(view.name)
+                given = None if came is None else came[0]
+                if view.kind == "vector":
+                    vector = given if given is not None else None if kept is None else kept.row.vector
+                    _check_vector(vector, view, name)
+                elif given is not None:
+                    packed = rowwise.packed_text(view.codec, given)
+                elif kept is not None and kept.tokens:
+                    packed = kept.tokens
+                else:
+                    raise InputError(f"{name} came without a vector for view {view.name!r}, which is complete")
+            vectors.append(vector)
+            tokens.append(packed)
+            text = rowwise.text_of(one.document, passage)
+            terms.append(tuple(self.analyzer(text)))
+        return rowwise.rows_of(one, now, vectors, tokens, terms)
+
+    def _check_limits(self, rows: Sequence[Row]) -> None:
+        limits, title = self.engine.limits, self.engine.title
+        for row in rows:
+            sizes = {
+                "id": (len(row.document.encode()), limits.document),
+                "passage with all that belongs to it": (len(row.payload.encode()), limits.payload),
+                "fields": (len(json.dumps(dict(row.fields)).encode()), limits.fields),
+            }
+            for what, (size, most) in sizes.items():
+                if size > most:
+                    raise DocumentError(
+                        f"document {row.document!r}: its {what} takes {size:,} bytes, and {title} keeps {most:,} at most; "
+                        "shorten it, or cut smaller passages"
+                    )
+
+    def _without_clashes(self, rows: list[Row], versions: Mapping[str, str]) -> list[Row]:
+        """The same rows under keys that no other row has: of a thousand million, some would share one."""
+        for salt in range(1, 10):
+            there = self.engine.fetch(np.array([row.key for row in rows], np.int64))
+            taken = {key for key, row in there.items()}
+            owner = {row.key: (row.document, row.number) for row in there.values()}
+            clashing = [
+                place for place, row in enumerate(rows) if row.key in taken and owner[row.key] != (row.document, row.number)
+            ]
+            seen: set[int] = set()
+            for place, row in enumerate(rows):
+                if row.key in seen:
+                    clashing.append(place)
+                seen.add(row.key)
+            if not clashing:
+                return rows
+            for place in clashing:
+                row = rows[place]
+                rows[place] = rowwise.with_salt(row, versions[row.document], salt)
+        raise StorageError(f"{self.folder}: no free key could be found for a row; is the engine answering as it should?")
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        with self._lock:
+            versions = self._versions(list(dict.fromkeys(ids)))
+            keys = [one.row.key for rows in versions.values() for known in rows for one in known]
+            if keys:
+                self.engine.delete(np.array(keys, np.int64))
+            self._changed()
+        return [identity for identity in dict.fromkeys(ids) if identity in versions]
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Rows of another engine's collection, as they are, with their words analysed here."""
+        self._check_limits(rows)
+        self.engine.upsert([replace(row, terms=tuple(self.analyzer(Known.read(row).passage.titled_text))) for row in rows])
+        self._changed()
+
+    # -- checking ----------------------------------------------------------------------------------------------------------
+
+    def check(self) -> list[str]:
+        """Read every row: is it ours, is its vector there, is every document there as a whole, once?"""
+        problems: list[str] = []
+        numbers: dict[str, dict[str, list[tuple[int, int, int]]]] = {}
+        view = self.views().get(VECTORS)
+        tokens = self.views().get(TOKENS)
+        for rows in self.engine.iterate(vectors=True):
+            for row in rows:
+                try:
+                    known = Known.read(row)
+                except StorageError as error:
+                    problems.append(str(error))
+                    continue
+                at = (row.number, known.passages, known.written)
+                numbers.setdefault(row.document, {}).setdefault(known.version, []).append(at)
+                if view is not None and not rowwise.finite(row.vector, view.dimension):
+                    problems.append(
+                        f"row {row.number} of document {row.document!r} has no usable vector; add the document again"
+                    )
+                if tokens is not None and not _has_tokens(known, tokens.codec):
+                    problems.append(f"row {row.number} of document {row.document!r} lacks its tokens; add the document again")
+        for document, versions in numbers.items():
+            whole = [
+                version for version, found in versions.items() if sorted(at for at, _, _ in found) == list(range(found[0][1]))
+            ]
+            if not whole:
+                problems.append(f"document {document!r} is there in part only: adding it was interrupted; add it again")
+            elif len(versions) > 1:
+                problems.append(
+                    f"document {document!r} is there in {len(versions)} versions: twinrank rebuild removes the older"
+                )
+        return problems
+
+    def finish(self) -> int:
+        """Remove what interrupted updates left of older versions; how many rows went."""
+        gone = 0
+        ids: list[str] = list(self.document_ids())
+        for start in range(0, len(ids), AT_ONCE):
+            versions = self._versions(ids[start : start + AT_ONCE])
+            keys = [one.row.key for first, *others in versions.values() if is_whole(first) for known in others for one in known]
+            if keys:
+                self.engine.delete(np.array(keys, np.int64))
+                gone += len(keys)
+        self._changed()
+        return gone
+
+
+def _has_tokens(known: Known, codec: TokenCodec) -> bool:
+    try:
+        return bool(known.tokens) and len(known.packed(codec)) == 1
+    except (InputError, ValueError):
+        return False
+
+
+def _check_vector(vector: Vectors | None, view: View, name: str) -> None:
+    if vector is None:
+        raise InputError(f"{name} came without a vector for view {view.name!r}, which is complete")
+    if not rowwise.finite(vector, view.dimension):
+        raise InputError(
+            f"{name} came with a vector for view {view.name!r} that is zero, not finite or not of {view.dimension}"
+        )
+
+
+def _compared_with_null(condition: Condition) -> Iterator[str]:
+    if isinstance(condition, Not):
+        yield from _compared_with_null(condition.condition)
+    elif isinstance(condition, Comparison):
+        if condition.value is None:
+            yield condition.field
+    elif isinstance(condition, Membership):
+        if None in condition.values:
+            yield condition.field
+    elif hasattr(condition, "conditions"):
+        for part in condition.conditions:
+            yield from _compared_with_null(part)
