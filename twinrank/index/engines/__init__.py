@@ -18,6 +18,13 @@ __all__ = ["ENGINES", "Address", "Engine", "Layout", "Limits", "Row", "is_addres
 
 ENGINES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "memory": ("memory", "MemoryEngine", "", ()),
+    "milvus": ("milvus", "MilvusEngine", "milvus", ("pymilvus",)),
+    "milvus+lite": ("milvus", "MilvusEngine", "milvus", ("pymilvus", "milvus_lite")),
+    "postgresql": ("postgresql", "PostgreSQLEngine", "postgresql", ("psycopg",)),
+    "elasticsearch": ("elasticsearch", "ElasticsearchEngine", "elasticsearch", ("elasticsearch",)),
+    "opensearch": ("elasticsearch", "OpenSearchEngine", "opensearch", ("opensearchpy",)),
+    "qdrant": ("qdrant", "QdrantEngine", "qdrant", ("qdrant_client",)),
+    "qdrant+local": ("qdrant", "QdrantEngine", "qdrant", ("qdrant_edge",)),
 }
 """Scheme → module, class, extra that brings its client, modules of that."""
 
