@@ -32,7 +32,7 @@ FLOORS = [
     {"calibrated", "answer"},
     {"asking"},
     {"collection"},
-    {"following", "archive", "explain", "adapters"},
+    {"following", "archive", "moving", "explain", "adapters"},
     {"evaluate"},
     {"tune"},
     {"train"},

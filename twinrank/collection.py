@@ -81,7 +81,7 @@ class Collection(Asking):
         loaded = Loaded(chosen)
         if not known:
             _ = loaded.passages, Analyzer(chosen.words.language)  # what is wrong is told before anything is made
-            self.store = self._place.make(chosen, loaded)
+            self.store = self._place.make(chosen, 0 if loaded.encoder is None else loaded.encoder.dimension)
         self.notices: list[str] = []
         """What the user should hear: indexes that were made anew, and why. Whoever shows them empties the list."""
         if not known:

@@ -43,7 +43,14 @@ twinrank.add_section("Serve", serve, mcp)
 twinrank.add_section("Measure", evaluate.eval_, compare)
 twinrank.add_section("Improve", tune, calibrate.calibrate, learn.learn, mine, adapt, train, distill)
 twinrank.add_section(
-    "Keep", documents.status, documents.check, documents.rebuild, documents.migrate, archive.export, archive.import_
+    "Keep",
+    documents.status,
+    documents.check,
+    documents.rebuild,
+    documents.migrate,
+    archive.export,
+    archive.import_,
+    archive.copy,
 )
 twinrank.add_section(
     "Models by themselves",

@@ -1,4 +1,4 @@
-"""Commands that carry a collection elsewhere as one file."""
+"""Commands that carry a collection elsewhere: as one file, or straight to another folder or engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import click
 
 from twinrank.cli.common import collection_option, open_collection, place
-from twinrank.show import note
+from twinrank.show import Bar, note
 
 
 @click.command()
@@ -36,3 +36,20 @@ def import_(file: str, folder: str) -> None:
     archive.import_(file, folder)
     with open_collection(folder) as collection:
         note(f'{collection}: ask it: twinrank search "…"{place(folder)}')
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+def copy(source: str, target: str) -> None:
+    """Copy a collection to another folder or engine, without encoding anything again; the same command goes on after a kill.
+
+    \b
+    twinrank copy papers.twinrank milvus://localhost:19530/papers
+    twinrank copy milvus://localhost:19530/papers postgresql://localhost/search/papers
+    """
+    from twinrank import moving
+
+    with open_collection(source) as collection, Bar("documents", len(collection)) as bar:
+        report = moving.copy(collection, target, progress=bar.update)
+    note(f"{target}: {report}")

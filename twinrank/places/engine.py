@@ -9,11 +9,10 @@ from hashlib import blake2b
 
 from twinrank.errors import CollectionError, StorageError
 from twinrank.index.engines import Address, Layout, open_engine
-from twinrank.loaded import Loaded
 from twinrank.places.engineindexes import EngineIndexes
 from twinrank.places.enginestore import EngineStore
 from twinrank.places.folder import RECIPE
-from twinrank.recipe import Recipe
+from twinrank.recipe import NO_MODEL, Recipe
 from twinrank.store import Kept, Store
 from twinrank.text import Analyzer
 
@@ -51,10 +50,8 @@ class EnginePlace:
         self._store.analyzer = Analyzer((self.read_recipe() or Recipe()).words.language)
         return self._store
 
-    def make(self, recipe: Recipe, loaded: Loaded) -> EngineStore:
-        encoder = loaded.encoder
-        dimension = 0 if encoder is None else encoder.dimension
-        if loaded.passages is not None and encoder is None:
+    def make(self, recipe: Recipe, dimension: int) -> EngineStore:
+        if recipe.encoder.model != NO_MODEL and not dimension:
             raise CollectionError(
                 f"{self.where} keeps one vector a passage, and {recipe.encoder.model} gives one a token; "
                 "take a bi-encoder, and the ColBERT in [tokens], model, to rerank by"

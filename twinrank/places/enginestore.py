@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ from twinrank.index.engines import Engine, Row
 from twinrank.places import rows as rowwise
 from twinrank.places.rows import BUILT_IN, Known, by_document, document_key, document_of, is_whole
 from twinrank.quantization import PackedTokens, TokenCodec
-from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, View, ViewKind
+from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, PreparedPassage, View, ViewKind
 from twinrank.text import Analyzer
 from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Vectors
 
@@ -226,20 +226,11 @@ class EngineStore:
                     seen.add(row.document)
                     yield row.document, str(row.fields.get("source", ""))
 
-    def documents(self, *, vectors: bool = False) -> Iterator[list[tuple[Document, list[Known]]]]:
-        """All documents with the rows of the version that counts, some at a time."""
-        batch: list[str] = []
-        for identity in self.document_ids():
-            batch.append(identity)
-            if len(batch) == AT_ONCE:
-                yield self._whole(batch, vectors)
-                batch = []
-        if batch:
-            yield self._whole(batch, vectors)
-
-    def _whole(self, ids: list[str], vectors: bool) -> list[tuple[Document, list[Known]]]:
-        versions = self._versions(ids, vectors=vectors).values()
-        return [(document_of(rows), rows) for rows, *_ in versions if is_whole(rows)]
+    def prepared(self, ids: Sequence[str]) -> list[PreparedDocument]:
+        """Those of these documents that are there, with all that `write` needs to have them again elsewhere."""
+        views = self.views().values()
+        versions = self._versions(list(dict.fromkeys(ids)), vectors=True).values()
+        return [_prepared(rows, list(views)) for rows, *_ in versions if is_whole(rows)]
 
     def iterate_passages(self, *, batch: int = 256) -> Iterator[tuple[Keys, list[str]]]:
         for rows in self.engine.iterate():
@@ -388,6 +379,7 @@ class EngineStore:
                 came = passage.vectors.get(view.name)
                 given = None if came is None else came[0]
                 if view.kind == "vector":
+                    assert not isinstance(given, bytes)
                     vector = given if given is not None else None if kept is None else kept.row.vector
                     _check_vector(vector, view, name)
                 elif given is not None:
@@ -447,12 +439,6 @@ class EngineStore:
             self._changed()
         return [identity for identity in dict.fromkeys(ids) if identity in versions]
 
-    def put(self, rows: Sequence[Row]) -> None:
-        """Rows of another engine's collection, as they are, with their words analysed here."""
-        self._check_limits(rows)
-        self.engine.upsert([replace(row, terms=tuple(self.analyzer(Known.read(row).passage.titled_text))) for row in rows])
-        self._changed()
-
     # -- checking ----------------------------------------------------------------------------------------------------------
 
     def check(self) -> list[str]:
@@ -500,6 +486,17 @@ class EngineStore:
                 gone += len(keys)
         self._changed()
         return gone
+
+
+def _prepared(rows: Sequence[Known], views: Sequence[View]) -> PreparedDocument:
+    passages = []
+    for one in rows:
+        vectors: dict[str, tuple[Vectors | bytes | None, int] | None] = {}
+        for view in views:
+            kept = one.row.vector if view.kind == "vector" else one.blob
+            vectors[view.name] = kept, one.dropped.get(view.name, 0)
+        passages.append(PreparedPassage(one.start, one.end, one.digest, vectors, one.part))
+    return PreparedDocument(document_of(rows), rows[0].version, passages)
 
 
 def _has_tokens(known: Known, codec: TokenCodec) -> bool:

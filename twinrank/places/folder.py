@@ -9,7 +9,6 @@ from pathlib import Path
 from twinrank.derived import Derived, one_at_a_time
 from twinrank.errors import CollectionBusyError, CollectionError, StorageError
 from twinrank.files import replace_file
-from twinrank.loaded import Loaded
 from twinrank.migration import with_comments
 from twinrank.recipe import Recipe
 from twinrank.store import CREATING, FILE_NAME, Kept, Store, make_folder
@@ -44,7 +43,7 @@ class FolderPlace:
     def open(self) -> Store:
         return Store.open(self.where, create=False)
 
-    def make(self, recipe: Recipe, loaded: Loaded) -> Store:
+    def make(self, recipe: Recipe, dimension: int) -> Store:
         make_folder(self.where)
         self.write_recipe(recipe)  # before the store, with which the folder becomes a collection
         return Store.open(self.where)

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from twinrank.derived import Indexes
 from twinrank.errors import IndexDamagedError
-from twinrank.loaded import Loaded
 from twinrank.recipe import Recipe
 from twinrank.status import IndexStatus
 from twinrank.store import Kept, Store
@@ -52,8 +51,8 @@ class Place(Protocol):
         """The store of a collection that is there."""
         ...
 
-    def make(self, recipe: Recipe, loaded: Loaded) -> Kept:
-        """Make the collection, whole or not at all, and keep its recipe."""
+    def make(self, recipe: Recipe, dimension: int) -> Kept:
+        """Make the collection, whole or not at all, and keep its recipe; of vectors with so many numbers, 0 without any."""
         ...
 
     def own_store(self, store: Kept, doing: str) -> Store:

@@ -100,11 +100,15 @@ class Known:
         title = "" if self.part else self.title
         return Passage(self.row.document, self.row.number, self.start, self.end, self.text, title, self.row.key, self.part)
 
-    def packed(self, codec: TokenCodec) -> PackedTokens:
-        """The token vectors; raises StorageError where there are none."""
+    @property
+    def blob(self) -> bytes:
+        """The token vectors as they are stored; raises StorageError where there are none."""
         if not self.tokens:
             raise StorageError(f"row {self.row.key} of document {self.row.document!r} holds no token vectors; add it again")
-        return codec.unpack([base64.b85decode(self.tokens)])
+        return base64.b85decode(self.tokens)
+
+    def packed(self, codec: TokenCodec) -> PackedTokens:
+        return codec.unpack([self.blob])
 
 
 def key_of(document: str, version: str, number: int, salt: int = 0) -> int:
@@ -159,9 +163,9 @@ def filter_fields(document: Document) -> dict[str, Value]:
     return fields | {name: value for name, value in named.items() if value}
 
 
-def packed_text(codec: TokenCodec, vectors: Vectors) -> str:
+def packed_text(codec: TokenCodec, vectors: Vectors | bytes) -> str:
     """Token vectors as they are kept in a payload."""
-    return base64.b85encode(codec.encode(vectors)).decode()
+    return base64.b85encode(vectors if isinstance(vectors, bytes) else codec.encode(vectors)).decode()
 
 
 def by_document(rows: Iterable[Row]) -> dict[str, list[list[Known]]]:

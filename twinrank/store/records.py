@@ -26,9 +26,9 @@ class PreparedPassage:
     start: int
     end: int
     digest: str
-    vectors: Mapping[str, tuple[npt.NDArray[np.float32] | None, int] | None] = field(default_factory=dict)
-    """View → (vector, tokens dropped); the vector is (dimension,), in a view of tokens (tokens, dimension). Where it is None
-    or missing, what the view keeps of the document's passage of the same digest is taken over."""
+    vectors: Mapping[str, tuple[npt.NDArray[np.float32] | bytes | None, int] | None] = field(default_factory=dict)
+    """View → (vector, tokens dropped); the vector is (dimension,), in a view of tokens (tokens, dimension) or, as it is stored,
+    bytes. Where it is None or missing, what the view keeps of the document's passage of the same digest is taken over."""
     part: str = ""
 
 

@@ -8,10 +8,10 @@ from time import perf_counter
 from twinrank.errors import CollectionError, IndexDamagedError, StorageError
 from twinrank.store.check import problems, structure_problems
 from twinrank.store.database import add_changes
-from twinrank.store.records import PreparedDocument
+from twinrank.store.records import PreparedDocument, PreparedPassage
 from twinrank.store.rows import marks, parts, select_in
 from twinrank.store.upkeep import LONGEST, forget_changes, give_back, has_much_free, has_old_changes
-from twinrank.store.views import Views, read_views
+from twinrank.store.views import Views, read_vectors, read_views
 from twinrank.store.writing import Plan
 from twinrank.types import Condition, Keys
 
@@ -58,6 +58,21 @@ class Store(Views):
             except IndexDamagedError:
                 self._changed = state, float("inf")
         return self._changed[1]
+
+    def prepared(self, ids: Sequence[str]) -> list[PreparedDocument]:
+        """Those of these documents that are there, with all that `write` needs to have them again elsewhere."""
+        documents = [document for document in self.get(list(dict.fromkeys(ids))) if document is not None]
+        digests, views = self.known_digests([document.id for document in documents]), self.views().values()
+        query = """SELECT d.id, p.key, p.part, p.start, p."end", p.digest FROM passages p JOIN documents d ON d.key = p.document
+                   WHERE d.id IN ({}) ORDER BY p.document, p.number"""
+        with self._reading() as connection:
+            passages = list(select_in(connection, query, list(digests)))
+            vectors = {view.name: read_vectors(connection, view, [row[1] for row in passages]) for view in views}
+        found: dict[str, list[PreparedPassage]] = {document.id: [] for document in documents}
+        for id, key, part, start, end, digest in passages:
+            of = {name: known[key] for name, known in vectors.items() if key in known}
+            found[id].append(PreparedPassage(start, end, digest, of, part))
+        return [PreparedDocument(document, digests[document.id], found[document.id]) for document in documents]
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove documents; the ids that were there, in the order given."""

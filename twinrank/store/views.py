@@ -249,17 +249,34 @@ def missing_vectors(view: View) -> str:
     )
 
 
-def view_blobs(view: View, vectors: Sequence[npt.NDArray[np.float32]] | Vectors, owners: Sequence[str]) -> list[bytes]:
-    """Vectors as they are stored, after looking at each."""
+def read_vectors(
+    connection: sqlite3.Connection, view: View, keys: Sequence[int]
+) -> dict[int, tuple[npt.NDArray[np.float32] | bytes, int]]:
+    """Passage → what a view keeps of it, as `write` takes it, and how many tokens were dropped."""
+    query = f"SELECT v.* FROM json_each(?) AS wanted JOIN {TABLES[view.kind]} v ON v.passage = wanted.value AND v.view = ?"
+    found: dict[int, tuple[npt.NDArray[np.float32] | bytes, int]] = {}
+    for passage, of, dropped, given, blob in connection.execute(query, (json.dumps(list(keys)), view.key)):
+        verify(given, f"what view {of} keeps of passage {passage}", passage, of, dropped, blob)
+        found[passage] = (blob if view.kind == "tokens" else np.frombuffer(blob, "<f4"), dropped)
+    return found
+
+
+def view_blobs(view: View, vectors: Sequence[npt.NDArray[np.float32] | bytes] | Vectors, owners: Sequence[str]) -> list[bytes]:
+    """Vectors as they are stored, after looking at each; tokens may come as they are stored already."""
     for owner, vector in zip(owners, vectors, strict=True):
         _check_vector(view, vector, owner)
     if view.kind == "tokens":
-        return [view.codec.encode(vector) for vector in vectors]
+        return [vector if isinstance(vector, bytes) else view.codec.encode(vector) for vector in vectors]
     return [np.ascontiguousarray(vector, dtype="<f4").tobytes() for vector in vectors]
 
 
-def _check_vector(view: View, vector: npt.NDArray[np.float32], owner: str) -> None:
+def _check_vector(view: View, vector: npt.NDArray[np.float32] | bytes, owner: str) -> None:
     came = f"{owner} came with a vector"
+    if isinstance(vector, bytes):
+        if view.kind != "tokens":
+            raise InputError(f"{came} as bytes; view {view.name!r} takes ({view.dimension},)")
+        view.codec.count(vector)
+        return
     shape = np.shape(vector)
     if view.kind == "vector" and shape != (view.dimension,):
         raise InputError(f"{came} of shape {shape}; view {view.name!r} holds ({view.dimension},)")

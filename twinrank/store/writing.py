@@ -39,7 +39,7 @@ class Plan:
         self.removed: list[int] = []
         self.changes: list[tuple[int, str]] = []
         self.copies: list[Row] = []
-        self.vectors: dict[str, list[tuple[int, npt.NDArray[np.float32], int, str]]] = defaultdict(list)
+        self.vectors: dict[str, list[tuple[int, npt.NDArray[np.float32] | bytes, int, str]]] = defaultdict(list)
 
     def read_known(self, ids: Sequence[str]) -> None:
         self.document_keys = dict(select_in(self.connection, "SELECT id, key FROM documents WHERE id IN ({})", ids))
