@@ -90,7 +90,8 @@ def lists_ms(passages: float, dimension: float, visited: float, code: float, coa
 
 
 def encode_core_hours(passages: float, tokens: float, rate: float) -> float:
-    """
+    """Of passages of so many tokens, at so many tokens a second and core.
+
     >>> encode_core_hours(3_600, 100, 100)
     1.0
     """
@@ -227,6 +228,12 @@ class Plan:
     @property
     def nodes(self) -> int:
         return max(self.nodes_by.values())
+
+    def borne(self, v: Any) -> float:
+        """Queries a second that the nodes bear, by their cores and by their disks' reads."""
+        by_cores = self.nodes * v.node_cores * v.cores_used / (self.query_ms / 1e3)
+        reads = self.shards * self.layout.reads
+        return float(min(by_cores, self.nodes * v.node_reads / reads) if reads else by_cores)
 
     @property
     def bound(self) -> str:

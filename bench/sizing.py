@@ -53,7 +53,8 @@ KINDS = ("measured", "documented", "assumed")
 
 
 def told(value: float) -> str:
-    """
+    """Three digits or so, or all of them.
+
     >>> told(1234567), told(12.34), told(3), told(0.4), told(0.00012)
     ('1,234,567', '12', '3', '0.40', '0.00012')
     """
@@ -63,7 +64,8 @@ def told(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """
+    """Bytes as a person says them.
+
     >>> size(5.28e9), size(2.1e13)
     ('5.3 GB', '21 TB')
     """
@@ -74,7 +76,8 @@ def size(value: float) -> str:
 
 
 def many(passages: float) -> str:
-    """
+    """Passages as a person says them.
+
     >>> many(1e11), many(2.5e8), many(1500)
     ('100 billion', '250 million', '1,500')
     """
@@ -82,6 +85,16 @@ def many(passages: float) -> str:
         if passages >= scale:
             return f"{passages / scale:,.4g} {word}"
     return f"{passages:,.0f}"
+
+
+def yearly(share: float) -> str:
+    """A share of time as what it makes in a year.
+
+    >>> yearly(0.001), yearly(1e-6)
+    ('8.77 hours', '32 s')
+    """
+    hours = share * 8766
+    return f"{told(hours)} hours" if hours >= 1 else f"{told(3600 * hours)} s"
 
 
 def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -110,7 +123,7 @@ def slots(tables: dict[str, Any], v: Any, sizes: Sequence[float]) -> dict[str, s
         "documented": origins(tables["documented"], v, linked=True),
         "assumed": origins(tables["assumed"], v, linked=False),
         "bytes": bytes_table(v),
-        "plans": "\n\n".join(f"### {many(passages).capitalize()}\n\n{plans_table(shown[passages])}" for passages in sizes),
+        "plans": "\n\n".join(f"### {many(passages).capitalize()}\n\n{plans_table(shown[passages], v)}" for passages in sizes),
         "encoding": encoding_table(sizes, v),
         "tail": tail_table(),
         "copies": copies_table(shown, v),
@@ -123,7 +136,7 @@ def slots(tables: dict[str, Any], v: Any, sizes: Sequence[float]) -> dict[str, s
         "exact_core_s": told(exact.query_ms / 1e3),
         "exact_cores": told(v.queries * exact.query_ms / 1e3 / v.cores_used),
         "one_memory": size(plans[1e7][1].memory),
-        "one_disk": size(1e7 * (store_bytes(v) + graph.layout.disk + v.words_bytes)),
+        "one_disk": size(1e7 * (store_bytes(v) + exact.layout.disk + graph.layout.memory + v.words_bytes)),
         "dear_memory": size(float_graph.memory),
         "dear_nodes": told(float_graph.nodes),
         "graph_nodes": told(graph.nodes),
@@ -196,7 +209,7 @@ def bytes_table(v: Any) -> str:
     )
 
 
-def plans_table(plans: Sequence[Plan]) -> str:
+def plans_table(plans: Sequence[Plan], v: Any) -> str:
     body = [
         [
             one.layout.name,
@@ -207,12 +220,15 @@ def plans_table(plans: Sequence[Plan]) -> str:
             told(one.query_ms),
             *[told(count) for count in one.nodes_by.values()],
             f"**{told(one.nodes)}**",
+            told(one.borne(v)),
             told(one.money),
         ]
         for one in plans
     ]
     head = ["vectors", "memory", "disk", "shards", "ms a shard", "core-ms a query"]
-    return rows([*head, "nodes by memory", "by disk", "by cores", "by reads", "nodes", "money a month"], body)
+    return rows(
+        [*head, "nodes by memory", "by disk", "by cores", "by reads", "nodes", "queries/s borne", "money a month"], body
+    )
 
 
 def encoding_table(sizes: Sequence[float], v: Any) -> str:
@@ -242,19 +258,17 @@ def encoding_table(sizes: Sequence[float], v: Any) -> str:
 def tail_table() -> str:
     body = []
     for parts in (1, 10, 100, 1_000, 10_000):
-        body.append([f"{parts:,}", f"{100 * slow_share(parts, 0.99):.1f} %", f"{100 * needed_quantile(parts, 0.99):.5g} %"])
-    return rows(
-        ["shards asked", "queries that meet a shard beyond its p99", "quantile of a shard that is the query's p99"], body
-    )
+        rarely = 1 / (1 - needed_quantile(parts, 0.99))
+        body.append([f"{parts:,}", f"{100 * slow_share(parts, 0.99):.1f} %", f"1 in {rarely:,.0f}"])
+    return rows(["shards asked", "queries that meet a shard beyond its p99", "how often a shard may be slow, for a p99"], body)
 
 
 def copies_table(plans: dict[float, list[Plan]], v: Any) -> str:
     shards = {passages: several[1].shards for passages, several in plans.items()}
     body = [
-        [str(copies), *[f"{100 * incomplete_share(v.down, copies, count):.2g} %" for count in shards.values()]]
-        for copies in (1, 2, 3)
+        [str(copies), *[yearly(incomplete_share(v.down, copies, count)) for count in shards.values()]] for copies in (1, 2, 3)
     ]
-    return rows(["copies", *[f"{many(passages)}: {told(count)} shards" for passages, count in shards.items()]], body)
+    return rows(["copies", *[f"{many(passages)}, shards: {told(count)}" for passages, count in shards.items()]], body)
 
 
 def fans_table(plans: dict[float, list[Plan]], v: Any) -> str:

@@ -107,6 +107,13 @@ def test_every_number_of_the_file_is_used(sizing: ModuleType) -> None:
         assert f"v.{name}" in code, f"{name} is counted with nowhere"
 
 
+def test_every_table_and_number_made_is_shown(sizing: ModuleType) -> None:
+    tables = sizing.load()
+    made = sizing.slots(tables, sizing.values(tables), sizing.SIZES)
+    shown = re.findall(r"\{(\w+)\}", (ROOT / "bench" / "sizing.md").read_text(encoding="utf-8"))
+    assert sorted(made) == sorted(set(shown))
+
+
 def test_the_formulas_examples_are_true(sizing: ModuleType, costs: ModuleType) -> None:
     for module in (sizing, costs):
         assert doctest.testmod(module).failed == 0
@@ -219,6 +226,7 @@ def test_a_plan_of_a_billion_by_hand(costs: ModuleType, v: Any) -> None:
         "reads": 0,
     }
     assert (plan.nodes, plan.bound) == (26, "memory")
+    assert plan.borne(v) == pytest.approx(26 * 8 / 0.468)
     node = 16 * 0.1 * 730 + 100 * 1.0 + 1000 * 0.1
     assert plan.money == pytest.approx(26 * node + (500 + 1536) * 0.01)
 
@@ -229,6 +237,8 @@ def test_reads_may_decide_how_many_nodes(costs: ModuleType, v: Any) -> None:
     v.front_ms = v.words_ms = v.words_ms_tenth = 1e-9
     plan = costs.plan(next(one for one in costs.layouts(v) if "RaBitQ" in one.name), 1e9, v)
     assert plan.nodes_by["reads"] == 10
+    assert plan.nodes == 10
+    assert plan.borne(v) == 100
 
 
 def test_the_cheaper_in_memory_come_later_and_copies_are_never_fewer_than_asked(costs: ModuleType, v: Any) -> None:
