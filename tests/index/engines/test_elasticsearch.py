@@ -170,7 +170,7 @@ def test_a_server_that_goes_away_is_an_error_and_the_same_call_completes(engine:
     server.stop()
     with pytest.raises(EngineError, match=r"papers, writing rows: .*The same call completes it"):
         engine.upsert(rows(20))
-    with pytest.raises(EngineError, match=r"papers, .*Connection refused"):
+    with pytest.raises(EngineError, match="papers, reading its mapping"):
         engine.search_vectors(np.ones(4, np.float32), 3)
     server.start()
     engine.upsert(rows(20))
