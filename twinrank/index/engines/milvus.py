@@ -1,0 +1,612 @@
+"""Rows in Milvus: milvus://HOST:PORT/[DATABASE/]NAME of a server, milvus+lite:///FOLDER.db/NAME of Milvus Lite in this process.
+
+Options, as ?consistency=Bounded&tenant=customer:
+
+- `consistency`: Strong (the default: a search sees all that was written before it, and waits up to a fifth of a second for the
+  server's clock to say so), Session (one's own writes), Bounded (a few seconds old at most, and fastest), Eventually.
+- `tenant`: a field, with one value a document at most, that a new collection is partitioned by; a condition that asks for
+  equality with it looks into that value's partition alone. Kept with the collection, so that it need not be repeated.
+- `tls=true`: over TLS, as Zilliz Cloud wants it.
+
+Who must sign in gives MILVUS_TOKEN in the environment, an API key or user:password, or user and password in the address.
+
+A collection's columns are the row's parts; vectors are indexed by FLAT, HNSW, IVF_FLAT or AUTOINDEX under the inner product.
+Words need a server that has the BM25 function: Milvus 2.5, Milvus Lite 3. Upserts go in streams of a few megabytes; a call that
+failed half-way is completed by calling it again, since a key is kept once. Meta are properties of the collection; what is
+too long for one is kept in pieces, in a collection beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import grpc
+import numpy as np
+from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusException
+
+from twinrank.conditions import Translated, translate
+from twinrank.errors import CollectionError, EngineError
+from twinrank.index.engines.address import Address
+from twinrank.index.engines.milvus_language import MilvusLanguage, Said, facets_of, literals, many_valued, tenant_of
+from twinrank.index.engines.pieces import Record, Texts
+from twinrank.index.engines.protocol import Layout, Limits, Row
+from twinrank.index.engines.retries import persistent
+from twinrank.index.settings import VectorIndexSettings
+from twinrank.types import Condition, Keys, Ranking, Value, Vectors
+
+CONSISTENCIES = ("Strong", "Session", "Bounded", "Eventually")
+
+TEXT_BYTES = 65_535
+"""Of a VARCHAR, the longest there is; a JSON value has a byte more."""
+
+MOST_FOUND = 16_384
+"""Rows of a search or of a page, by Milvus' quotaAndLimits.limits.topK and maxQueryResultWindow."""
+
+BATCH_BYTES, BATCH_ROWS = 4 << 20, 5000
+"""Of one upsert: Milvus takes 64 MB; message queues behind it are happier with a few."""
+
+PAGE_BYTES = 24 << 20
+"""What a page of rows may weigh at most; Milvus gives 100 MB."""
+
+PAGE, PAGE_OF_VECTORS = 4000, 1000
+"""Rows asked for at once, at first."""
+
+META_BYTES = 16_000
+"""Of a property; all of a collection's are one record of etcd, which takes 1.5 MB."""
+
+CONNECT, DEADLINE = 3.0, 60
+"""Seconds for connecting, and for a call that a server took and does not answer."""
+
+NOT_LOADED = {101, 103}
+"""Milvus' codes for a collection that is not in memory, and not yet."""
+
+AGAIN = {1, 2, 4, 8, 9, 10, 103, 104, 105, 106, 201, 202, 503, 901}
+"""Milvus' codes for a server that starts, is overwhelmed, or moves data between its nodes."""
+
+AGAIN_SAID = re.compile(
+    r"not ready|not healthy|is abnormal|unavailable|not available|no available|not fully loaded|initializing|not serviceable"
+    r"|node (is )?offline|node not (found|match)|connection refused|channel.*(not|lack)|lease|stopped|closed channel"
+    r"|timestamp lag",
+    re.IGNORECASE,
+)
+"""What servers of before 2.4, whose code for most errors is 65535, say of the same."""
+
+AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
+
+TOO_LARGE = re.compile(r"larger than max|exceeds? .*(size|limit)|too large|max.*output|RESOURCE_EXHAUSTED", re.IGNORECASE)
+
+KNOWN_KINDS = {"auto": "AUTOINDEX", "exact": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT"}
+
+COLUMNS = ["key", "document", "number", "payload", "fields"]
+
+PLAIN_TERM = re.compile(r"[a-z0-9]{1,24}")
+
+ONCE = {"retry_times": 0}
+"""Trying again is left to us, who know how long a user waits."""
+
+META, MANY, LAYOUT, TENANT = "twinrank.meta.", "twinrank.many.", "twinrank.layout", "twinrank.tenant"
+"""Names of a collection's properties."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a collection is, by its properties and columns."""
+
+    dimension: int
+    index: VectorIndexSettings
+    words: bool
+    tenant: str
+    many: frozenset[str]
+    """Facets that have three values or more in some row."""
+    consistency: str
+
+
+class MilvusEngine:
+    """One collection in Milvus."""
+
+    title: ClassVar[str] = "Milvus"
+    proven: ClassVar[str] = "live against Milvus 2.3.5 standalone and Milvus Lite 3.2.2, by pymilvus 3.0.2"
+    limits: ClassVar[Limits] = Limits(TEXT_BYTES, TEXT_BYTES, MOST_FOUND, 32_768, TEXT_BYTES)
+
+    def __init__(self, address: Address) -> None:
+        address.check_options({"consistency", "tenant", "tls"})
+        self.address = address
+        self._name = address.name
+        self._consistency = address.options.get("consistency", "Strong")
+        if self._consistency not in CONSISTENCIES:
+            raise CollectionError(f"{address}: consistency is {self._consistency!r}; it is one of {', '.join(CONSISTENCIES)}")
+        if address.scheme == "milvus+lite" and not address.path.endswith(".db"):
+            raise CollectionError(
+                f"{address}: Milvus Lite keeps its files in a folder whose name ends with .db, before the name"
+            )
+        self._client: MilvusClient | None = None
+        self._seen: _Kept | None = None
+        self._lock = threading.Lock()
+        self._meta = Texts(_Properties(self), META_BYTES)
+
+    @property
+    def words(self) -> bool:
+        return self._kept().words
+
+    # -- the collection ----------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        return bool(self._call("looking for the collection", "has_collection", self._name))
+
+    def create(self, layout: Layout) -> None:
+        kind = layout.index.kind
+        if kind not in KNOWN_KINDS:
+            raise EngineError(
+                f"{self.address}: Milvus is not asked for an index of kind {kind!r}; take one of {', '.join(KNOWN_KINDS)}"
+            )
+        self._ask("creating the collection", self._create, layout)
+        self._seen = None
+        if (wanted := self.address.options.get("tenant", "")) and self._kept().tenant != wanted:
+            raise EngineError(
+                f"{self.address}: the collection is partitioned by {self._kept().tenant or 'no field'!r}, not {wanted!r}"
+            )
+
+    def _create(self, client: MilvusClient, layout: Layout) -> None:
+        """Each part that is not there yet."""
+        words = layout.words and _has_words(client.get_server_version())
+        if not client.has_collection(self._name, **ONCE):
+            schema = _schema(layout.dimension, words, "tenant" in self.address.options)
+            kept = {LAYOUT: json.dumps(asdict(layout.index) | {"dimension": layout.dimension})}
+            kept[TENANT] = self.address.options.get("tenant", "")
+            options = {"num_partitions": 16} if kept[TENANT] else {}
+            client.create_collection(
+                self._name, schema=schema, consistency_level=self._consistency, properties=kept, **ONCE, **options
+            )
+        indexed = set(client.list_indexes(self._name))
+        for column, kind, metric, params in _indexes(layout.index, words, client.get_server_version()):
+            if column not in indexed:
+                _make_index(client, self._name, column, kind, metric, params)
+        client.load_collection(self._name, **ONCE)
+
+    def drop(self) -> None:
+        for name in (_beside(self._name), self._name):
+            self._call("dropping the collection", "drop_collection", name)
+        self._seen = None
+
+    def describe(self) -> dict[str, str]:
+        kept = self._kept(fresh=True)
+        index = self._call("describing the index", "describe_index", self._name, "vector")
+        params = {name: value for name, value in index.items() if name in ("M", "efConstruction", "nlist")}
+        params |= _search_params(kept.index, 10) if kept.index.kind != "auto" else {}
+        told = {
+            "server": str(self._call("asking for the version", "get_server_version")),
+            "index": " ".join([str(index.get("index_type", "")), *(f"{name}={value}" for name, value in params.items())]),
+            "rows": f"{self.count():,}",
+            "consistency": self._consistency,
+        }
+        return told | ({"partitioned by": kept.tenant} if kept.tenant else {})
+
+    def get_meta(self, name: str) -> str | None:
+        return self._meta.get(name)
+
+    def set_meta(self, name: str, value: str) -> None:
+        self._meta.set(name, value)
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    # -- rows --------------------------------------------------------------------------------------------------------------
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        kept = self._kept(fresh=True)
+        records = {row.key: self._record(row, kept) for row in rows}  # of a key that came twice, the last
+        many = {name for record in records.values() for name in many_valued(record["facets"])} - kept.many
+        if many:
+            self._set_properties({MANY + name: "1" for name in many})
+        for batch in _batches(records.values()):
+            self._call("putting rows in", "upsert", self._name, batch)
+
+    def _record(self, row: Row, kept: _Kept) -> dict[str, Any]:
+        """A row as columns; raises EngineError for what a column cannot hold."""
+        vector = row.vector if kept.dimension else np.zeros(2, np.float32)
+        if vector is None or len(vector) != (kept.dimension or 2):
+            came = "none" if vector is None else f"one of {len(vector)}"
+            raise EngineError(
+                f"{self.address}: document {row.document!r} needs a vector of {kept.dimension} numbers; {came} came"
+            )
+        record = {
+            "key": row.key,
+            "document": row.document,
+            "number": row.number,
+            "payload": row.payload,
+            "fields": json.dumps(dict(row.fields), ensure_ascii=False, separators=(",", ":")),
+            "facets": facets_of(row.fields),
+            "vector": vector,
+        }
+        if kept.words:
+            record["words"] = " ".join(map(_encoded, row.terms))
+        if kept.tenant:
+            record["tenant"] = tenant_of(row.fields.get(kept.tenant))
+            if record["tenant"] is None:
+                raise EngineError(
+                    f"{self.address}: document {row.document!r} has several values of {kept.tenant!r}, by which the collection "
+                    "is partitioned; give it one"
+                )
+        for column in ("payload", "document", "fields", "facets", "words"):
+            value = record.get(column, "")
+            size = len((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
+            if size > TEXT_BYTES:
+                raise EngineError(
+                    f"{self.address}: the {column} of document {row.document!r} take {size:,} bytes, and Milvus keeps "
+                    f"{TEXT_BYTES:,} at most; shorten them, or cut smaller passages"
+                )
+        return record
+
+    def delete(self, keys: Keys) -> None:
+        for some in _parts(keys.tolist(), MOST_FOUND):
+            self._call("deleting rows", "delete", self._name, ids=some)
+
+    def fetch(self, keys: Keys, *, vectors: bool = False) -> dict[int, Row]:
+        size = PAGE_OF_VECTORS if vectors else PAGE
+        rows = (row for some in _parts(keys.tolist(), size) for row in self._of(some, vectors))
+        return {row.key: row for row in rows}
+
+    def _of(self, keys: list[int], vectors: bool) -> list[Row]:
+        """The rows of these keys; asked for in halves where they are too large for one answer."""
+        try:
+            return self._rows(f"key in {keys}", vectors)
+        except EngineError as error:
+            if len(keys) == 1 or not TOO_LARGE.search(str(error)):
+                raise
+        half = len(keys) // 2
+        return self._of(keys[:half], vectors) + self._of(keys[half:], vectors)
+
+    def rows_of(self, documents: Sequence[str], *, vectors: bool = False) -> list[Row]:
+        found: list[Row] = []
+        for some in _parts(sorted(set(documents)), 250):
+            for page in self._pages(f"document in {literals(some)}", vectors):
+                found += page
+        return found
+
+    def count(self, where: Condition | None = None, *, documents: bool = False) -> int:
+        told = self._query("counting rows", self._filter(where, documents=documents), ["count(*)"])
+        return int(told[0]["count(*)"])
+
+    def iterate(self, where: Condition | None = None, *, documents: bool = False, vectors: bool = False) -> Iterator[list[Row]]:
+        yield from self._pages(self._filter(where, documents=documents), vectors)
+
+    def _pages(self, filter: str, vectors: bool) -> Iterator[list[Row]]:
+        """By key, so that each page is a call of its own, which can be made again."""
+        last, size = 0, PAGE_OF_VECTORS if vectors else PAGE
+        while True:
+            try:
+                rows = self._rows(" and ".join([f"key > {last}", *([filter] if filter else [])]), vectors, size)
+            except EngineError as error:
+                if size == 1 or not TOO_LARGE.search(str(error)):
+                    raise
+                size //= 2
+                continue
+            if rows:
+                yield rows
+                last = max(row.key for row in rows)
+            if len(rows) < size:
+                return
+            weight = sum(len(row.payload) for row in rows) / len(rows)
+            size = int(min(max(PAGE_BYTES // (weight + 1000), 1), size))
+
+    def _rows(self, filter: str, vectors: bool, most: int | None = None) -> list[Row]:
+        vectors = vectors and bool(self._kept().dimension)
+        # As pymilvus' own iterator asks, so that a page holds the smallest keys.
+        options = {} if most is None else {"limit": most, "iterator": "True", "reduce_stop_for_best": "True"}
+        found = self._query("reading rows", filter, COLUMNS + ["vector"] * vectors, **options)
+        return [_row(record) for record in found]
+
+    def _query(self, doing: str, filter: str, columns: list[str], **options: Any) -> list[Any]:
+        options |= {"consistency_level": self._consistency}
+        return list(self._call(doing, "query", self._name, filter=filter, output_fields=columns, **options))
+
+    # -- searching ---------------------------------------------------------------------------------------------------------
+
+    def exact(self, where: Condition) -> bool:
+        return self._translated(where).exact
+
+    def search_vectors(self, vector: Vectors, k: int, where: Condition | None = None, keys: Keys | None = None) -> Ranking:
+        kept = self._kept()
+        params = {"metric_type": "IP", "params": _search_params(kept.index, k)}
+        return self._search("vector", np.asarray(vector, np.float32).tolist(), params, k, where, keys)
+
+    def search_words(self, terms: Sequence[str], k: int, where: Condition | None = None, keys: Keys | None = None) -> Ranking:
+        if not self.words:
+            raise EngineError(
+                f"{self.address}: this collection's words are not searched: that takes Milvus 2.5 or Milvus Lite 3"
+            )
+        if not terms:
+            return Ranking.empty()
+        return self._search("weights", " ".join(map(_encoded, terms)), {"metric_type": "BM25"}, k, where, keys)
+
+    def words_bound(self, terms: Sequence[str]) -> float | None:
+        return None
+
+    def _search(
+        self, column: str, asked: object, params: Mapping[str, Any], k: int, where: Condition | None, keys: Keys | None
+    ) -> Ranking:
+        """Among many keys part by part."""
+        conditions = [self._filter(where)] if keys is None else []
+        for some in [] if keys is None else _parts(keys.tolist(), MOST_FOUND):
+            conditions.append(" and ".join([f"key in {some}", *filter(None, [self._filter(where)])]))
+        found: list[tuple[int, float]] = []
+        for condition in conditions:
+            hits = self._call(
+                "searching",
+                "search",
+                self._name,
+                [asked],
+                anns_field=column,
+                limit=min(k, MOST_FOUND),
+                filter=condition,
+                search_params=dict(params),
+                consistency_level=self._consistency,
+            )[0]
+            # Milvus Lite gives BM25 with its sign turned.
+            scores = hits.distances if column == "vector" else map(abs, hits.distances)
+            found += zip(hits.ids, scores, strict=True)
+        return Ranking.of([key for key, _ in found], [score for _, score in found], k)
+
+    def _filter(self, where: Condition | None, *, documents: bool = False) -> str:
+        said = None if where is None else self._translated(where).filter
+        return " and ".join(([said.yes] if said else []) + ["number == 0"] * documents)
+
+    def _translated(self, where: Condition) -> Translated[Said]:
+        kept = self._kept(fresh="Between" in repr(where))
+        return translate(where, MilvusLanguage(kept.many, kept.tenant))
+
+    # -- the server --------------------------------------------------------------------------------------------------------
+
+    def _kept(self, *, fresh: bool = False) -> _Kept:
+        """What the collection is; looked up anew where it matters that rows with many values may have come since."""
+        if self._seen is None or fresh:
+            told = self._ask("describing the collection", self._described)
+            if told is None:
+                raise EngineError(f"{self.address}: there is no such collection; who made it may have dropped it")
+            self._seen = _kept_of(told)
+        return self._seen
+
+    def _described(self, client: MilvusClient) -> dict[str, Any] | None:
+        if not client.has_collection(self._name, **ONCE):
+            return None
+        return dict(client.describe_collection(self._name, **ONCE))
+
+    def _properties(self) -> dict[str, str]:
+        told = self._ask("reading properties", self._described)
+        if told is None:
+            raise EngineError(f"{self.address}: there is no such collection; create it first")
+        return dict(told.get("properties") or {})
+
+    def _set_properties(self, properties: dict[str, str]) -> None:
+        self._call("writing properties", "alter_collection_properties", self._name, properties)
+
+    def _call(self, doing: str, method: str, *given: Any, **options: Any) -> Any:
+        """What a method of the client gives."""
+        return self._ask(doing, lambda client: getattr(client, method)(*given, **options, **ONCE))
+
+    def _ask(self, doing: str, call: Callable[..., T], *given: Any) -> T:
+        """What a call with the client gives, tried again while that may help."""
+        return persistent(lambda: self._asked(call, *given), _is_transient, self.address, doing)
+
+    def _asked(self, call: Callable[..., T], *given: Any) -> T:
+        client = self._connected()
+        try:
+            return call(client, *given)
+        except MilvusException as error:
+            if error.code not in NOT_LOADED and "not loaded" not in str(error):
+                raise
+            client.load_collection(self._name, **ONCE)  # a server that was restarted may have left it on disk
+            return call(client, *given)
+
+    def _connected(self) -> MilvusClient:
+        with self._lock:
+            if self._client is None:
+                self._client = _connect(self.address)
+            return self._client
+
+
+class _Properties:
+    """Meta as records: heads are properties of the collection, pieces of long texts are rows of a collection beside it."""
+
+    def __init__(self, engine: MilvusEngine) -> None:
+        self._engine = engine
+
+    def get(self, names: Sequence[str]) -> Mapping[str, Record]:
+        found: dict[str, Record] = {}
+        if heads := [name for name in names if not _is_piece(name)]:
+            kept = self._engine._properties()
+            found |= {name: json.loads(kept[META + name]) for name in heads if META + name in kept}
+        for some in _parts([name for name in names if _is_piece(name)], 500):
+            filter, columns = f"name in {literals(some)}", ["name", "text"]
+            rows = self._beside(
+                "reading a long text", "query", filter=filter, output_fields=columns, consistency_level="Strong"
+            )
+            found |= {row["name"]: {"text": row["text"]} for row in rows}
+        return found
+
+    def put(self, records: Mapping[str, Record]) -> None:
+        pieces = [
+            {"name": name, "text": record["text"], "vector": [0.0, 0.0]} for name, record in records.items() if _is_piece(name)
+        ]
+        if pieces:
+            self._beside("keeping a long text", "upsert", pieces)
+        if heads := {META + name: json.dumps(dict(record)) for name, record in records.items() if not _is_piece(name)}:
+            self._engine._set_properties(heads)
+
+    def delete(self, names: Sequence[str]) -> None:
+        if pieces := [name for name in names if _is_piece(name)]:
+            self._beside("removing a long text", "delete", ids=pieces)
+
+    def _beside(self, doing: str, method: str, *given: Any, **options: Any) -> Any:
+        name = _beside(self._engine.address.name)
+        return self._engine._ask(
+            doing, lambda client: getattr(_with_pieces(client, name), method)(name, *given, **options, **ONCE)
+        )
+
+
+def _is_piece(name: str) -> bool:
+    return "/" in name
+
+
+def _with_pieces(client: MilvusClient, name: str) -> MilvusClient:
+    """A client for which the collection of pieces is there."""
+    if not client.has_collection(name, **ONCE):
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("name", DataType.VARCHAR, is_primary=True, max_length=512)
+        schema.add_field("text", DataType.VARCHAR, max_length=TEXT_BYTES)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+        client.create_collection(name, schema=schema, consistency_level="Strong", **ONCE)
+    if "vector" not in client.list_indexes(name):
+        _make_index(client, name, "vector", "FLAT", "IP", {})
+    client.load_collection(name, **ONCE)
+    return client
+
+
+def _make_index(client: MilvusClient, name: str, column: str, kind: str, metric: str, params: Mapping[str, Any]) -> None:
+    asked = client.prepare_index_params()
+    measured = {"metric_type": metric} if metric else {}
+    asked.add_index(column, index_type=kind, index_name=column, params=dict(params), **measured)
+    client.create_index(name, asked, **ONCE)
+
+
+def _connect(address: Address) -> MilvusClient:
+    """A connection of its own. Deadlines are the channel's, so that no call lacks one, and trying again is left to us."""
+    # It logs each error with its traceback, before raising it; ours say what to do.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    within = {"methodConfig": [{"name": [{}], "timeout": f"{DEADLINE}s"}]}
+    options = {"grpc.service_config": json.dumps(within)}
+    if address.scheme == "milvus+lite":
+        folder = Path(address.path)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return MilvusClient(str(folder), timeout=CONNECT, dedicated=True, grpc_options=options)
+    host = f"[{address.host}]" if ":" in address.host else address.host or "localhost"
+    uri = f"{'https' if address.options.get('tls') == 'true' else 'http'}://{host}:{address.port or 19530}"
+    token = f"{address.user}:{address.password}" if address.password else os.environ.get("MILVUS_TOKEN", "")
+    database = address.path.strip("/")
+    return MilvusClient(uri, token=token, db_name=database, timeout=CONNECT, dedicated=True, grpc_options=options)
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, grpc.RpcError):
+        return error.code() in AWAY
+    if not isinstance(error, MilvusException):
+        return isinstance(error, ValueError) and "closed channel" in str(error)
+    return error.code in AWAY or error.code in AGAIN or error.retriable or bool(AGAIN_SAID.search(str(error.message)))
+
+
+def _schema(dimension: int, words: bool, tenant: bool) -> Any:
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", DataType.INT64, is_primary=True)
+    schema.add_field("document", DataType.VARCHAR, max_length=TEXT_BYTES)
+    schema.add_field("number", DataType.INT64)
+    schema.add_field("payload", DataType.VARCHAR, max_length=TEXT_BYTES)
+    schema.add_field("fields", DataType.VARCHAR, max_length=TEXT_BYTES)
+    schema.add_field("facets", DataType.JSON)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension or 2)  # Milvus 2.3 knows no collection without one
+    if tenant:
+        schema.add_field("tenant", DataType.VARCHAR, max_length=2048, is_partition_key=True)
+    if words:
+        schema.add_field(
+            "words", DataType.VARCHAR, max_length=TEXT_BYTES, enable_analyzer=True, analyzer_params={"tokenizer": "standard"}
+        )
+        schema.add_field("weights", DataType.SPARSE_FLOAT_VECTOR)
+        schema.add_function(
+            Function(name="bm25", function_type=FunctionType.BM25, input_field_names=["words"], output_field_names=["weights"])
+        )
+    return schema
+
+
+def _indexes(index: VectorIndexSettings, words: bool, version: str) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Column, kind, metric, parameters; 0 leaves a parameter to us, since Milvus has no defaults for them."""
+    params: dict[str, int] = {}
+    if index.kind == "hnsw":
+        params = {"M": index.m or 16, "efConstruction": index.ef_construction or 200}
+    elif index.kind == "ivf":
+        params = {"nlist": index.nlist or 1024}
+    yield "vector", KNOWN_KINDS[index.kind], "IP", params
+    yield "document", "Trie" if _version(version) < (2, 4) else "INVERTED", "", {}
+    if words:
+        yield "weights", "SPARSE_INVERTED_INDEX", "BM25", {"bm25_k1": 1.2, "bm25_b": 0.75}
+
+
+def _search_params(index: VectorIndexSettings, k: int) -> dict[str, int]:
+    if index.kind == "hnsw":
+        return {"ef": max(index.ef_search or 128, k)}
+    if index.kind == "ivf":
+        return {"nprobe": min(index.nprobe or 64, index.nlist or 1024)}
+    return {}
+
+
+def _version(told: str) -> tuple[int, ...]:
+    """
+    >>> _version("v2.3.5-lite"), _version("milvus_lite-3.2.2")
+    ((2, 3), (3, 2))
+    """
+    found = re.search(r"(\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _has_words(version: str) -> bool:
+    return _version(version) >= ((3, 0) if "milvus_lite" in version else (2, 5))
+
+
+def _kept_of(told: Mapping[str, Any]) -> _Kept:
+    properties, columns = dict(told.get("properties") or {}), {column["name"] for column in told["fields"]}
+    layout = json.loads(properties.get(LAYOUT, "{}"))
+    dimension = int(layout.pop("dimension", 0))
+    many = frozenset(name.removeprefix(MANY) for name in properties if name.startswith(MANY))
+    return _Kept(
+        dimension,
+        VectorIndexSettings(**layout),
+        "weights" in columns,
+        properties.get(TENANT, ""),
+        many,
+        str(told.get("consistency_level")),
+    )
+
+
+def _row(record: Mapping[str, Any]) -> Row:
+    fields: dict[str, Value] = json.loads(record["fields"])
+    vector = np.asarray(record["vector"], np.float32) if "vector" in record else None
+    return Row(int(record["key"]), record["document"], int(record["number"]), record["payload"], fields, (), vector)
+
+
+def _batches(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for record in records:
+        weight = 200 + 4 * len(record["vector"]) + 3 * len(record["payload"]) + 4 * len(record["fields"])
+        if batch and (size + weight > BATCH_BYTES or len(batch) == BATCH_ROWS):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += weight
+    if batch:
+        yield batch
+
+
+def _parts(values: list[T], size: int) -> Iterator[list[T]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _encoded(term: str) -> str:
+    """A word that every tokenizer leaves whole."""
+    return term if PLAIN_TERM.fullmatch(term) else "x" + blake2b(term.encode(), digest_size=6).hexdigest()
+
+
+def _beside(name: str) -> str:
+    return f"_{name}_meta"
