@@ -12,7 +12,7 @@ from psycopg import errors
 
 from twinrank.errors import CollectionError, EngineError
 from twinrank.index.engines.address import NAME, Address
-from twinrank.index.engines.retries import persistent
+from twinrank.index.engines.retries import PATIENCE, persistent
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ OF_LIBPQ = (
 )
 """Options that go to libpq as they are: https://www.postgresql.org/docs/current/libpq-connect.html"""
 
-OF_OURS = ("halfvec", "maintenance_work_mem", "schema", "timeout")
+OF_OURS = ("bulk", "halfvec", "maintenance_work_mem", "schema", "timeout")
 
 SECRETS = ("password", "sslpassword")
 
@@ -89,6 +89,7 @@ class Sessions:
                 raise ValueError
         except ValueError:
             raise CollectionError(f"{address}: timeout is {address.options['timeout']!r}; seconds were expected") from None
+        self.patience = PATIENCE
         self._idle: list[Connection] = []
         self._parents: list[Connection] = []
         self._lock = threading.Lock()
@@ -96,7 +97,7 @@ class Sessions:
 
     def run(self, doing: str, work: Callable[[Connection], T]) -> T:
         """What `work` gives with a connection in autocommit, tried again while what goes wrong passes; raises EngineError."""
-        return persistent(lambda: self._try(work), is_transient, self.address, doing)
+        return persistent(lambda: self._try(work), is_transient, self.address, doing, self.patience)
 
     def write(self, doing: str, work: Callable[[Connection], T], seconds: float = WRITING_SECONDS) -> T:
         """The same in one transaction, which is done whole or not at all. No seconds: as long as it takes."""

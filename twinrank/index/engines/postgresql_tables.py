@@ -26,6 +26,9 @@ MOST_INDEXED, MOST_INDEXED_HALF = 2000, 4000
 MOST_INLINE = 1498
 """Dimensions of a vector that is kept within its row, where a scan finds it at once: 6,000 bytes of a page of 8,192."""
 
+QUICKLY_SCANNED = 8_000_000
+"""Up to so many numbers (20,800 vectors of 384) `auto` makes no index: a scan finds everything, in about 30 ms of a core."""
+
 IVF_GROWTH = 4
 """The lists of ivf are made anew when there are so many times as many rows as when they were made."""
 
@@ -50,6 +53,8 @@ class Plan:
     words: bool
     kind: str
     """exact, hnsw or ivf."""
+    least: int
+    """Passages from which on there is an index."""
     half: bool
     """Whether the index is of 16-bit numbers; the vectors themselves never are."""
     lists: int
@@ -64,9 +69,10 @@ class Plan:
     def of(cls, layout: Layout, half: bool, address: Address) -> Plan:
         """Raises EngineError where pgvector has no such index."""
         settings, dimension = layout.index, layout.dimension
-        kind = settings.kind
+        kind, least = settings.kind, LEAST
         if kind == "auto":
             kind = "hnsw" if dimension <= MOST_INDEXED_HALF else "exact"
+            least = max(LEAST, QUICKLY_SCANNED // max(dimension, 1))
         if not dimension:
             kind = "exact"
         if kind not in ("exact", "hnsw", "ivf"):
@@ -76,16 +82,16 @@ class Plan:
                 f"{address}: pgvector indexes vectors of up to {MOST_INDEXED_HALF:,} dimensions, and these have {dimension:,}; "
                 "they can be searched exactly, as kind auto or exact"
             )
-        for name, (least, most) in BOUNDS.items():
-            if (value := getattr(settings, name)) and not least <= value <= most:
-                raise EngineError(f"{address}: {name} is {value:,}; pgvector takes {least} to {most:,}")
+        for name, (low, high) in BOUNDS.items():
+            if (value := getattr(settings, name)) and not low <= value <= high:
+                raise EngineError(f"{address}: {name} is {value:,}; pgvector takes {low} to {high:,}")
         m = settings.m or 16
         width = settings.ef_construction or max(64, 2 * m)
         if width < 2 * m:
             raise EngineError(f"{address}: ef_construction is {width}; pgvector takes no less than 2 m, which is {2 * m}")
         half = kind != "exact" and (half or dimension > MOST_INDEXED)
         ef_search = settings.ef_search or 100
-        return cls(dimension, layout.words, kind, half, settings.nlist, settings.nprobe, m, width, ef_search)
+        return cls(dimension, layout.words, kind, least, half, settings.nlist, settings.nprobe, m, width, ef_search)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -101,7 +107,7 @@ class Plan:
 
     def wants_index(self, rows: int, indexed: int) -> bool:
         """`indexed`: of how many rows the index was made; 0: there is none."""
-        if self.kind == "exact" or rows < LEAST:
+        if self.kind == "exact" or rows < self.least:
             return False
         return not indexed or (self.kind == "ivf" and rows >= IVF_GROWTH * indexed)
 
