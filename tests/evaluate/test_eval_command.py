@@ -50,3 +50,29 @@ def test_a_baseline_that_is_not_there_and_unknown_measures_are_refused_before_th
     told = run(remedies, "--recipe", recipes[0], "--measure", "nDGC@10")
     assert isinstance(told.exception, InputError)
     assert not (remedies.folder.parent / "kept").exists()
+
+
+def test_a_collection_is_asked_as_it_is_by_its_own_recipe_or_by_others(remedies: Dataset, recipes: list[str]) -> None:
+    for place in (str(remedies.folder.parent / "kept.twinrank"), "memory:///eval"):
+        index = ["index", str(remedies.folder / "corpus.jsonl"), "-c", place, "--recipe", recipes[1]]
+        assert CliRunner().invoke(twinrank, index).exit_code == 0
+        told = run(remedies, "-c", place, "--json")
+        assert told.exit_code == 0, told.output
+        document = json.loads(told.stdout)
+        assert list(document["recipes"]) == ["its own"]
+        assert document["recipes"]["its own"]["measures"]["nDCG@10"] == 1.0
+        told = run(remedies, "-c", place, "--recipe", recipes[1], "--json")
+        assert list(json.loads(told.stdout)["recipes"]) == ["mine"]
+        assert not (remedies.folder.parent / "kept").exists()
+    told = run(remedies, "-c", str(remedies.folder.parent / "nowhere"))
+    assert "there is no collection at" in str(told.exception)
+
+
+def test_what_a_collection_lacks_is_told_as_unknown(remedies: Dataset, recipes: list[str]) -> None:
+    place = "memory:///part"
+    first = (remedies.folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    (remedies.folder.parent / "part.jsonl").write_text(first + "\n", encoding="utf-8")
+    index = ["index", str(remedies.folder.parent / "part.jsonl"), "-c", place, "--recipe", recipes[1]]
+    assert CliRunner().invoke(twinrank, index).exit_code == 0
+    told = run(remedies, "-c", place)
+    assert "11 relevant documents of the judgments are not in the corpus" in told.output

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from twinrank.cli.common import json_option, recipe_name
+from twinrank.cli.common import json_option, open_collection, recipe_name
 from twinrank.show import Bars, note, print_json, truncation_as_note
+
+if TYPE_CHECKING:
+    from twinrank.recipe import Recipe
 
 
 @click.command("eval")
@@ -22,6 +26,9 @@ from twinrank.show import Bars, note, print_json, truncation_as_note
 @click.option("--run", "run_file", metavar="FILE", help="Write the last recipe's rankings as a TREC run.")
 @click.option("--baseline", metavar="NAME", help="The recipe that the others are compared with: better, by how much, how sure.")
 @click.option("--per-query", is_flag=True, help="Show every query's measures.")
+@click.option(
+    "-c", "--collection", metavar="DIR", help="Ask this collection as it is, in a folder or an engine; recipes: its own."
+)
 @click.option("--folder", metavar="DIR", help="Where the collections are kept (default: the user's cache).")
 @json_option
 def eval_(
@@ -33,6 +40,7 @@ def eval_(
     run_file: str | None,
     baseline: str | None,
     per_query: bool,
+    collection: str | None,
     folder: str | None,
     as_json: bool,
 ) -> None:
@@ -41,6 +49,7 @@ def eval_(
     \b
     twinrank eval scifact/ --recipe words --recipe vectors --recipe hybrid
     twinrank eval scifact/ --recipe words --recipe mine.toml --baseline words
+    twinrank eval scifact/ -c milvus://localhost:19530/scifact
     """
     from twinrank.evaluate import experiment as experiments
     from twinrank.evaluate import metrics, report
@@ -49,10 +58,11 @@ def eval_(
 
     measures = measures or metrics.DEFAULT_MEASURES
     metrics.check_measures(measures)
-    names = names_apart(recipes or ("hybrid",))
+    own = {} if collection is None or recipes else {"its own": own_recipe(collection)}
+    names = names_apart(recipes or own or ("hybrid",))
     compared = None if baseline is None else _baseline(baseline, names)
     dataset = read_dataset(Path(data), split=split)
-    chosen = {names[given]: Recipe.load(given) for given in names}
+    chosen = {names[given]: own.get(given) or Recipe.load(given) for given in names}
     if model is not None:
         chosen = {name: recipe.with_model(model) for name, recipe in chosen.items()}
     bars = Bars({"documents": None, "searches": len(dataset.queries) * len(chosen)})
@@ -61,6 +71,7 @@ def eval_(
             dataset,
             chosen,
             folder=None if folder is None else Path(folder),
+            collection=collection,
             measures=measures,
             progress=bars.update,
             on_added=lambda added: note(str(added)),
@@ -75,6 +86,11 @@ def eval_(
         name, outcome = list(experiment.outcomes.items())[-1]
         metrics.write_run(outcome.run, run_file, tag=f"twinrank-{name}")
         note(f"the rankings of {name} are in {run_file}")
+
+
+def own_recipe(collection: str) -> Recipe:
+    with open_collection(collection) as opened:
+        return opened.recipe
 
 
 def names_apart(recipes: Iterable[str]) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Outcome:
     run: Run
     milliseconds: tuple[float, ...]
     """Time of each query, in their order, for 100 documents."""
-    place: Path
+    place: Path | str
     """Its collection, which may be other recipes' too."""
 
     def percentile(self, share: float) -> float:
@@ -78,25 +78,29 @@ def evaluate(
     recipes: Mapping[str, Recipe],
     *,
     folder: Path | None = None,
+    collection: str | Path | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
     progress: Progress | None = None,
     on_added: Callable[[AddReport], None] | None = None,
 ) -> Experiment:
     """Index the data set once for each way of storing it, run its judged queries through every recipe, and measure.
 
-    Collections are kept in `folder` (default: the user's cache), so that what was encoded once is not encoded again. The
-    recipes take turns, a few queries each. `progress` is told ("documents" or "searches", how many more are done).
+    Collections are kept in `folder` (default: the user's cache), so that what was encoded once is not encoded again. With a
+    `collection`, of a folder or an engine, that one is asked as it is, and nothing is added to it; a recipe has to fit what it
+    stores. The recipes take turns, a few queries each. `progress` is told ("documents" or "searches", how many more are done).
     """
     check_measures(measures)
     judged = judged_queries(dataset)
     told = progress or _silent
     with ExitStack() as stack:
         opened: dict[str, Collection] = {}
-        filled: dict[Path, AddReport] = {}
+        filled: dict[str | Path, AddReport] = {}
         for name, recipe in recipes.items():
-            place = place_of(dataset, recipe, folder)
+            place = collection or place_of(dataset, recipe, folder)
             if place not in filled:
-                filled[place] = fill(dataset, recipe, place, partial(told, "documents"), on_added)
+                filled[place] = (
+                    AddReport() if collection else fill(dataset, recipe, Path(place), partial(told, "documents"), on_added)
+                )
             opened[name] = stack.enter_context(Collection(place, recipe=recipe, create=False))
             _make_indexes(opened[name])
         cut: dict[str, int] = {}
@@ -111,7 +115,7 @@ def evaluate(
                 measure(qrels, runs[name], measures),
                 runs[name],
                 tuple(times[name]),
-                opened[name].own_folder("measured"),
+                opened[name].path,
             )
             for name in opened
         }

@@ -24,7 +24,7 @@ print(own_peak())
 """
 
 
-def peak_memory(place: Path, recipe: Recipe, queries: Sequence[str]) -> float:
+def peak_memory(place: Path | str, recipe: Recipe, queries: Sequence[str]) -> float:
     """Megabytes at the peak of a process that opens the collection and answers these queries; the interpreter included."""
     given = json.dumps([str(place), recipe.to_toml(), list(queries)])
     child = subprocess.run([sys.executable, "-c", CHILD], input=given, capture_output=True, text=True, check=False)
