@@ -64,6 +64,13 @@ def load_by_place(place: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def rows() -> Callable[[Path], dict[str, list[object]]]:
+    """What a store holds, table by table."""
+    found: Callable[[Path], dict[str, list[object]]] = load_by_place("rows").rows
+    return found
+
+
+@pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     return load_by_place("models/tiny")
 

@@ -177,11 +177,11 @@ def test_a_search_sees_what_another_opener_wrote(make: Making) -> None:
 WRITING_ON = """
 import sys, time
 from twinrank import Collection
-from twinrank.ingest import Ingest
+from twinrank.preparation import Preparation
 def write(*_):
     print("writing", flush=True)
     time.sleep(60)
-Ingest._prepare = write
+Preparation.prepare = write
 with Collection(sys.argv[1], model="none") as collection:
     collection.add({"id": "first", "text": "one"})
 """

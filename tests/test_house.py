@@ -26,8 +26,9 @@ FLOORS = [
     {"models", "index", "search"},  # rooms on one floor do not import each other
     {"recipe", "status"},
     {"encoding"},
+    {"preparation"},
     {"ingest", "keepers", "loaded", "learned", "views", "weighing"},
-    {"derived", "migration"},
+    {"derived", "migration", "workers"},
     {"assembly", "places"},
     {"calibrated", "answer"},
     {"asking"},

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from twinrank.recipe import Recipe
     from twinrank.search.results import Results
     from twinrank.types import Document, Hit
+    from twinrank.workers import Workers
 
 _HOMES = {
     "Answer": "twinrank.answer.result",
@@ -40,6 +41,7 @@ _HOMES = {
     "Translator": "twinrank.models.translator",
     "TwinTower": "twinrank.models.twintower",
     "TwinrankError": "twinrank.errors",
+    "Workers": "twinrank.workers",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "Translator",
     "TwinTower",
     "TwinrankError",
+    "Workers",
     "__version__",
 ]
 

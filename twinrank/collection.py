@@ -33,6 +33,7 @@ from twinrank.store import FieldSummary, Store, View
 from twinrank.text import Analyzer, counted
 from twinrank.types import Document, Encoder
 from twinrank.views import add_view, check_view, is_kept, make_views
+from twinrank.workers import Workers, at_work
 
 TRANSLATED = "translated"
 """Under this name the store keeps the fields that translations are in, a line each."""
@@ -198,7 +199,9 @@ class Collection(Asking):
 
     # -- changing --------------------------------------------------------------------------------------------------------
 
-    def add(self, source: object, *, progress: Callable[[int], None] | None = None) -> AddReport:
+    def add(
+        self, source: object, *, progress: Callable[[int], None] | None = None, workers: Workers | int | None = None
+    ) -> AddReport:
         """Add documents, or replace those of the same ids; unchanged ones cost nothing, unchanged passages no encoding.
 
         `source` is a mapping, a Document or other dataclass, an iterable of these (read as a stream), a DataFrame, or the
@@ -208,6 +211,9 @@ class Collection(Asking):
         cannot be read is skipped and named in the report. `progress` is told how many more documents are done.
 
         Between batches, while it waits for a stream, others may write.
+
+        With `workers`, a number of processes or `Workers(ray=…)`, these encode, and this process reads and writes; the
+        outcome is the same.
         """
         report = AddReport()
         if isinstance(source, (str, Path)):
@@ -217,7 +223,9 @@ class Collection(Asking):
         else:
             given = documents(source)
         ingest = self._ingest()
-        ingest.add(given, report, progress, lambda: self._batch(ingest, report))
+        with at_work(workers) as others:
+            helpers = None if others is None else others.pool(self.recipe, ingest.preparation)
+            ingest.add(given, report, progress, lambda: self._batch(ingest, report), helpers)
         with self._writing():
             self._assembly.weigh(self._derived.refresh(keep=True))
             self._derived.tidy()

@@ -18,6 +18,7 @@ TwinrankError
 │   ├── ModelMismatchError              the view was made by another model
 │   ├── StorageError                    a full disk, a failing write, a damaged database
 │   └── EngineError                     an engine that cannot be reached, refuses, or went away
+├── WorkersError                        processes or a cluster that encode, and died or cannot be reached
 ├── EndpointError                       a language model's endpoint that cannot be reached, refuses, or says what is no reply
 ├── IndexDamagedError                   a derived index that fails its checksum; it is rebuilt from the store
 └── MissingExtraError (also ImportError)  an optional package that is not installed; names the extra
@@ -95,6 +96,10 @@ class StorageError(CollectionError):
 
 
 class EngineError(CollectionError):
+    pass
+
+
+class WorkersError(TwinrankError):
     pass
 
 

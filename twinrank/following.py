@@ -12,6 +12,7 @@ from twinrank.errors import DataError, MissingExtraError
 from twinrank.ingest import AddReport
 from twinrank.readers import Problem, files_of, read_within, source_of
 from twinrank.types import Document
+from twinrank.workers import Workers
 
 STEP = 500
 """Milliseconds for which a folder has to be still before its changes are taken in."""
@@ -31,7 +32,7 @@ class Follower:
         self.folder = Path(folder)
         self._read: dict[str, Facts] = {}
 
-    def sync(self, progress: Callable[[int], None] | None = None) -> AddReport:
+    def sync(self, progress: Callable[[int], None] | None = None, workers: Workers | int | None = None) -> AddReport:
         """Take in what changed since the last time; the first time, every file is compared with what the collection holds.
 
         A document goes when its file is gone, or no longer holds it. What cannot be read, or is read in part, keeps its
@@ -51,7 +52,7 @@ class Follower:
         facts = {source: _facts(path) for source, path in files.items()}
         changed = {source: path for source, path in files.items() if facts[source] != self._read.get(source)}
         found: dict[str, set[str]] = defaultdict(set)
-        report = self.collection.add(self._documents(changed, found, problems), progress=progress)
+        report = self.collection.add(self._documents(changed, found, problems), progress=progress, workers=workers)
         report.problems.extend(problems)
         unread = _Unread(problem.path for problem in problems if problem.kind == "skipped")
         gone = [

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from twinrank.encoding import Encoded, PassageEncoder
-from twinrank.parts import parts_of, without_fields
+from twinrank.parts import without_fields
+from twinrank.preparation import Preparation, Prepared, Task, Translate, digest
 from twinrank.readers import Problem
-from twinrank.store import Kept, PreparedDocument, PreparedPassage, Store
-from twinrank.text import Chunking, Span, chunk, counted
-from twinrank.types import Document, Vectors
+from twinrank.store import Kept, Store
+from twinrank.text import Chunking, counted
+from twinrank.types import Document
 
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 400_000
 """A batch is written in one transaction; its size bounds the memory that an endless iterable takes."""
 
-
-SMALLEST = 8
-"""Tokens that a passage has room for whatever the encoder's own tokens take."""
-
-WORD = re.compile(r"\S+")
+Turn: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Holds the store for one writer."""
 
 
 @dataclass
@@ -81,27 +80,35 @@ class AddReport:
         return f"{text}, in {self.seconds:.1f} s" + (f" ({rate:,.0f} documents/s)" if rate >= 1 else "")
 
 
-class Translate(Protocol):
-    """Adds a translation to documents, as a field."""
+class Helpers(Protocol):
+    """Others who prepare batches, each by itself and in any order: processes, or a cluster."""
 
     @property
-    def field(self) -> str: ...
+    def ahead(self) -> int:
+        """Batches that are handed over at most before the first of them is taken back."""
+        ...
 
-    @property
-    def fingerprint(self) -> str: ...
-
-    def __call__(self, documents: Sequence[Document]) -> list[Document]: ...
+    def hand_over(self, task: Task) -> Future[Prepared]: ...
 
 
-class Cut(NamedTuple):
-    """A passage before it is encoded."""
+@dataclass(frozen=True)
+class Compared:
+    """Documents, each id once, compared with the store."""
 
-    start: int
-    end: int
-    digest: str
-    text: str
-    """With the title, where it carries that."""
-    part: str
+    documents: Sequence[Document]
+    known: Mapping[str, str]
+    """Of those that the store has: id → digest."""
+    task: Task
+    """Those that changed."""
+
+
+class Handed(NamedTuple):
+    """A batch that a helper has."""
+
+    size: int
+    ids: Set[str]
+    compared: Compared
+    prepared: Future[Prepared]
 
 
 @dataclass(frozen=True)
@@ -122,38 +129,76 @@ class Ingest:
         documents: Iterable[Document],
         report: AddReport,
         progress: Callable[[int], None] | None = None,
-        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        turn: Turn = nullcontext,
+        helpers: Helpers | None = None,
     ) -> None:
         """Write all documents, a transaction a batch; what was written stays when a later document is refused.
 
-        Each batch is compared, encoded and written within a `turn` of its own, and read outside of it.
+        Each batch is compared, encoded and written within a `turn` of its own, and read outside of it. With `helpers`, these
+        encode, several batches at a time, and only the writing has a turn; it goes in the order in which they were read, so
+        that the outcome is the same.
         """
         started = perf_counter()
-        seen: set[bytes] = set()
-        for batch in _batches(documents):
-            with turn():
-                self._add_batch(batch, seen, report)
+        batches = _batches(documents)
+        added = self._added(batches, report, turn) if helpers is None else self._added_with(helpers, batches, report, turn)
+        for done in added:
             report.seconds = perf_counter() - started
             if progress is not None:
-                progress(len(batch))
+                progress(done)
 
-    def _add_batch(self, batch: Sequence[Document], seen: set[bytes], report: AddReport) -> None:
-        latest = {document.id: document for document in self._untranslated(batch)}
-        identities = {_short_digest(document_id) for document_id in latest}
-        report.repeated += len(batch) - len(latest) + len(identities & seen)
-        seen |= identities
-        digests = {document_id: self._digest(document) for document_id, document in latest.items()}
-        known = self.store.known_digests(list(latest))
-        changed = [document for document in latest.values() if known.get(document.id) != digests[document.id]]
-        self._note_other_sources([document for document in changed if document.id in known], report)
-        if self.translate is not None:
-            changed = self.translate(changed)
-        prepared = self._prepare(changed, digests, report)
-        if prepared:
-            self.store.write(prepared)
-        report.unchanged += len(latest) - len(changed)
-        report.updated += sum(document.id in known for document in changed)
-        report.added += sum(document.id not in known for document in changed)
+    def _added(self, batches: Iterator[list[Document]], report: AddReport, turn: Turn) -> Iterator[int]:
+        """Yields how many more documents are done."""
+        seen: set[bytes] = set()
+        for batch in batches:
+            with turn():
+                compared = self._compare(_last_of_each(batch, seen, report))
+                self._write(compared, self.preparation.prepare(compared.task), report)
+            yield len(batch)
+
+    def _added_with(self, helpers: Helpers, batches: Iterator[list[Document]], report: AddReport, turn: Turn) -> Iterator[int]:
+        """The same with the batches' preparation by others. A batch with an id that one of those has waits for that one."""
+        seen: set[bytes] = set()
+        handed: deque[Handed] = deque()
+        for batch in (reading := _Reading(batches)):
+            documents = _last_of_each(batch, seen, report)
+            ids = {document.id for document in documents}
+            while handed and (len(handed) >= helpers.ahead or handed[0].prepared.done() or _share(ids, handed)):
+                yield self._take_back(handed.popleft(), report, turn)
+            compared = self._compare(documents)
+            handed.append(Handed(len(batch), ids, compared, helpers.hand_over(compared.task)))
+        while handed:
+            yield self._take_back(handed.popleft(), report, turn)
+        reading.tell()
+
+    def _take_back(self, handed: Handed, report: AddReport, turn: Turn) -> int:
+        """Write a batch; where others wrote one of its documents meanwhile, it is prepared once more, here."""
+        prepared = handed.prepared.result()
+        with turn():
+            now = self._compare(handed.compared.documents)
+            if now != handed.compared:
+                prepared = self.preparation.prepare(now.task)
+            self._write(now, prepared, report)
+        return handed.size
+
+    def _compare(self, documents: Sequence[Document]) -> Compared:
+        documents = self._untranslated(documents)
+        digests = {document.id: self._digest(document) for document in documents}
+        known = self.store.known_digests(list(digests))
+        changed = [document for document in documents if known.get(document.id) != digests[document.id]]
+        there = self.store.passage_digests([document.id for document in changed])
+        return Compared(documents, known, Task(changed, {one.id: digests[one.id] for one in changed}, there))
+
+    def _write(self, compared: Compared, prepared: Prepared, report: AddReport) -> None:
+        changed = compared.task.documents
+        updated = [document for document in changed if document.id in compared.known]
+        self._note_other_sources(updated, report)
+        if prepared.documents:
+            self.store.write(prepared.documents)
+        _count(report, prepared.encoded)
+        report.passages += prepared.passages
+        report.unchanged += len(compared.documents) - len(changed)
+        report.updated += len(updated)
+        report.added += len(changed) - len(updated)
 
     def _untranslated(self, documents: Sequence[Document]) -> Sequence[Document]:
         """Where a document comes back as it was got, its translation is ours and no field of its own."""
@@ -170,25 +215,6 @@ class Ingest:
         for old, new in zip(self.store.get([document.id for document in documents]), documents, strict=True):
             if old is not None and old.source and new.source and old.source != new.source:
                 report.problems.append(Problem(new.source, f"has the id of {old.source}, {new.id!r}, and replaced it", "note"))
-
-    def _prepare(self, documents: Sequence[Document], digests: dict[str, str], report: AddReport) -> list[PreparedDocument]:
-        """Cut the documents and encode those of their passages that the store has no vector of."""
-        cut = [(document, self._cut(document)) for document in documents]
-        stored = self.store.passage_digests([document.id for document in documents])
-        fresh: dict[str, str] = {}  # digest → text, each text encoded once even where documents share it
-        for document, passages in cut:
-            there = stored.get(document.id, ())
-            fresh.update({one.digest: one.text for one in passages if one.digest not in there})
-        vectors = self._encode(fresh, report) if self.encode else {}
-        report.passages += sum(len(passages) for _, passages in cut)
-        return [
-            PreparedDocument(
-                document,
-                digests[document.id],
-                [PreparedPassage(one.start, one.end, one.digest, vectors.get(one.digest, {}), one.part) for one in passages],
-            )
-            for document, passages in cut
-        ]
 
     def encode_missing(
         self,
@@ -217,51 +243,15 @@ class Ingest:
                 progress(len(keys))
         report.seconds += perf_counter() - started
 
-    def _encode(self, texts: dict[str, str], report: AddReport) -> dict[str, dict[str, tuple[Vectors, int]]]:
-        """Digest → view → vectors; what has none takes over those of the document's passage of the same digest."""
-        if self.encoder is None or not texts:
-            return {}
-        encoded = self.encoder.encode(list(texts.values()))
-        _count(report, encoded)
-        return {
-            digest: {view: vectors[place] for view, vectors in encoded.vectors.items()} for place, digest in enumerate(texts)
-        }
-
-    def _cut(self, document: Document) -> list[Cut]:
-        """Every passage of the document's text, which carry its title, and of the other texts that give passages."""
-        also = (*self.passages.also, *(() if self.translate is None else (self.translate.field,)))
-        found = self._cut_text(document.text, document.title, "")
-        for part, text in parts_of(document, list(dict.fromkeys(also))):
-            found += self._cut_text(text, "", part)
-        return found
-
-    def _cut_text(self, text: str, title: str, part: str) -> list[Cut]:
-        token_spans = _word_spans if self.encoder is None else self.encoder.counting.token_offsets
-        passages = []
-        for start, end in chunk(text, title, token_spans=token_spans, size=self._size, overlap=self._overlap):
-            titled = f"{title} {text[start:end]}".strip()
-            passages.append(Cut(start, end, _digest(titled), titled, part))
-        return passages
-
     @cached_property
-    def _size(self) -> int:
-        """How many tokens of title and text go into one passage: the encoder's own tokens and its prompt take their part."""
-        if self.encoder is None or self.passages.size == 0:
-            return self.passages.size
-        model = self.encoder.counting
-        around = int(model.tokenize([""]).lengths[0])
-        return max(min(self.passages.size, model.max_tokens) - around, SMALLEST)
-
-    @property
-    def _overlap(self) -> int:
-        """Where the encoder takes less than the recipe's size, no more than half a passage is repeated."""
-        return min(self.passages.overlap, self._size // 2) if self._size else 0
+    def preparation(self) -> Preparation:
+        """What needs the models, and no store."""
+        return Preparation(self.encoder, self.passages, self.translate, self.encode)
 
     @property
     def cutting(self) -> str:
         """How these models would have documents cut."""
-        cut_by = None if self.encoder is None else self.encoder.counting.fingerprint.split(":")[0]
-        return json.dumps([self._size, self.passages.overlap, cut_by])
+        return self.preparation.cutting
 
     def _digest(self, document: Document) -> str:
         """Equal digests: the same document, cut in the same way."""
@@ -269,7 +259,7 @@ class Ingest:
         settings: list[object] = json.loads(self.cut_by or self.cutting)
         if self.passages.also or self.translate is not None:
             settings += [self.passages.also, None if self.translate is None else self.translate.fingerprint]
-        return _digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))
+        return digest(json.dumps([content, settings], sort_keys=True, ensure_ascii=False))
 
 
 def _count(report: AddReport, encoded: Encoded) -> None:
@@ -279,9 +269,36 @@ def _count(report: AddReport, encoded: Encoded) -> None:
     report.dropped += encoded.dropped
 
 
-def _word_spans(text: str) -> list[Span]:
-    """What passages are counted in where no encoder is there to count in its tokens."""
-    return [word.span() for word in WORD.finditer(text)]
+def _last_of_each(batch: Sequence[Document], seen: set[bytes], report: AddReport) -> list[Document]:
+    """The batch with each id once; those that came before are counted, by their digests in `seen` those of earlier batches."""
+    latest = {document.id: document for document in batch}
+    identities = {_short_digest(document_id) for document_id in latest}
+    report.repeated += len(batch) - len(latest) + len(identities & seen)
+    seen |= identities
+    return list(latest.values())
+
+
+def _share(ids: Set[str], handed: Iterable[Handed]) -> bool:
+    """Whether a batch has one of these."""
+    return any(not ids.isdisjoint(one.ids) for one in handed)
+
+
+class _Reading:
+    """Batches as they are read; what stopped the reading is told later, when those before it are written."""
+
+    def __init__(self, batches: Iterator[list[Document]]) -> None:
+        self._batches = batches
+        self._stopped: Exception | None = None
+
+    def __iter__(self) -> Iterator[list[Document]]:
+        try:
+            yield from self._batches
+        except Exception as error:
+            self._stopped = error
+
+    def tell(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -295,10 +312,6 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _short_digest(text: str) -> bytes:

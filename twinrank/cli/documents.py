@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
     from twinrank.collection import Collection
     from twinrank.ingest import AddReport
     from twinrank.readers import Problem
+    from twinrank.workers import Workers
 
 
 prune_option = click.option("--prune", is_flag=True, help="Delete the documents of files that a folder no longer holds.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Encode in N processes; with --ray, by N actors."
+)
+ray_option = click.option("--ray", metavar="ADDRESS", help="Encode on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
 
 
 @click.command()
@@ -40,16 +46,28 @@ prune_option = click.option("--prune", is_flag=True, help="Delete the documents 
 @recipe_option
 @model_option
 @prune_option
+@workers_option
+@ray_option
 @json_option
-def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str | None, prune: bool, as_json: bool) -> None:
+def index(
+    sources: tuple[str, ...],
+    folder: str,
+    recipe: str | None,
+    model: str | None,
+    prune: bool,
+    workers: int | None,
+    ray: str | None,
+    as_json: bool,
+) -> None:
     """Put files and folders into a collection, which is made where there is none.
 
     \b
     twinrank index notes/ manual.pdf -c notes.twinrank
+    twinrank index corpus.jsonl --ray auto           encoded by all cores of a Ray cluster
     """
     check_sources(sources)
-    with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
-        add_sources(collection, sources, prune, as_json)
+    with open_collection(folder, recipe=recipe, model=model, create=True) as collection, asked_for(workers, ray) as others:
+        add_sources(collection, sources, prune, as_json, others)
         if not as_json:
             note(f'ask it: twinrank search "…"{place(folder)}')
 
@@ -58,16 +76,18 @@ def index(sources: tuple[str, ...], folder: str, recipe: str | None, model: str 
 @click.argument("sources", nargs=-1, required=True, metavar="DOCS...")
 @collection_option
 @prune_option
+@workers_option
+@ray_option
 @json_option
-def add(sources: tuple[str, ...], folder: str, prune: bool, as_json: bool) -> None:
+def add(sources: tuple[str, ...], folder: str, prune: bool, workers: int | None, ray: str | None, as_json: bool) -> None:
     """Add or replace documents in a collection that is there; - reads JSON lines from standard input.
 
     \b
     echo '{"id": "a1", "text": "Zinc may shorten a cold."}' | twinrank add -
     """
     check_sources(sources)
-    with open_collection(folder) as collection:
-        add_sources(collection, sources, prune, as_json)
+    with open_collection(folder) as collection, asked_for(workers, ray) as others:
+        add_sources(collection, sources, prune, as_json, others)
 
 
 @click.command()
@@ -251,7 +271,16 @@ def check_sources(sources: Sequence[str]) -> None:
             read(source)
 
 
-def add_sources(collection: Collection, sources: Sequence[str], prune: bool, as_json: bool) -> None:
+def asked_for(workers: int | None, ray: str | None) -> AbstractContextManager[Workers | None]:
+    """The workers of --workers and --ray, which all sources share; None where neither is given."""
+    from twinrank.workers import Workers
+
+    return nullcontext() if workers is None and ray is None else Workers(workers, ray=ray)
+
+
+def add_sources(
+    collection: Collection, sources: Sequence[str], prune: bool, as_json: bool, workers: Workers | None = None
+) -> None:
     from twinrank.following import Follower
     from twinrank.readers import estimate
 
@@ -260,9 +289,10 @@ def add_sources(collection: Collection, sources: Sequence[str], prune: bool, as_
         total = None if source == "-" else estimate(source)
         with Bar("documents", total) as bar:
             if prune and Path(source).is_dir():
-                reports.append(Follower(collection, source).sync(bar.update))
+                reports.append(Follower(collection, source).sync(bar.update, workers))
             else:
-                reports.append(collection.add(json_lines() if source == "-" else source, progress=bar.update))
+                given = json_lines() if source == "-" else source
+                reports.append(collection.add(given, progress=bar.update, workers=workers))
         if not as_json:  # told at once: a later source may fail
             note_report(reports[-1])
     tell(collection)
