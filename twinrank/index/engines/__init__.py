@@ -22,7 +22,9 @@ ENGINES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "milvus+lite": ("milvus", "MilvusEngine", "milvus", ("pymilvus", "milvus_lite")),
     "postgresql": ("postgresql", "PostgreSQLEngine", "postgresql", ("psycopg",)),
     "elasticsearch": ("elasticsearch", "ElasticsearchEngine", "elasticsearch", ("elasticsearch",)),
+    "weaviate": ("weaviate", "WeaviateEngine", "weaviate", ("weaviate",)),
     "opensearch": ("elasticsearch", "OpenSearchEngine", "opensearch", ("opensearchpy",)),
+    "pinecone": ("pinecone", "PineconeEngine", "pinecone", ("pinecone",)),
     "qdrant": ("qdrant", "QdrantEngine", "qdrant", ("qdrant_client",)),
     "qdrant+local": ("qdrant", "QdrantEngine", "qdrant", ("qdrant_edge",)),
 }

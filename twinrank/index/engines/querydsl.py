@@ -157,13 +157,21 @@ def regexp(like: str) -> str | None:
     return said if len(said) <= LONGEST_REGEXP else None
 
 
-@lru_cache(maxsize=4096)
 def _in_all_cases(letter: str) -> str:
-    """Lucene itself knows the cases of ASCII only; which letters are the same is what `re` says, whose LIKE this is."""
-    same = "".join(sorted({letter, *re.findall(re.escape(letter), _cased(), re.IGNORECASE)}))
-    if len(same) > 1:
+    """Lucene itself knows the cases of ASCII only."""
+    if len(same := same_letters(letter)) > 1:
         return f"[{same}]"
     return letter if letter.isalnum() else f"\\{letter}"
+
+
+@lru_cache(maxsize=4096)
+def same_letters(letter: str) -> str:
+    """All letters that LIKE takes for this one, as `re` does, itself among them; in their order.
+
+    >>> same_letters("k"), same_letters("?")
+    ('Kk\u212a', '?')
+    """
+    return "".join(sorted({letter, *re.findall(re.escape(letter), _cased(), re.IGNORECASE)}))
 
 
 @lru_cache(maxsize=1)
