@@ -17,6 +17,7 @@ from twinrank.errors import CollectionError
 from twinrank.places import is_elsewhere, place_of
 from twinrank.store import Kept, PreparedDocument
 from twinrank.text import counted
+from twinrank.weighing import AGREEMENT
 
 AT_ONCE = 200
 """Documents copied at a time."""
@@ -103,7 +104,7 @@ def _opened(source: Collection, target: str | Path) -> Kept:
             kind=view.kind,
             settings=view.settings,
         )
-    for entry in ("passages", TRANSLATED, CUT):
+    for entry in ("passages", TRANSLATED, CUT, AGREEMENT):
         if (kept := source.store.get_meta(entry)) is not None:
             store.set_meta(entry, kept)
     return store

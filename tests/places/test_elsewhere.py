@@ -77,6 +77,15 @@ def fill(collection: Collection) -> None:
 
 
 @pytest.fixture(scope="session")
+def few(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    """A smaller one in a folder, to be copied."""
+    with Collection(tmp_path_factory.mktemp("few") / "notes", recipe=recipe) as collection:
+        collection.add(document(number) for number in range(700))
+        collection.delete(["d5"])
+        yield collection
+
+
+@pytest.fixture(scope="session")
 def there(address_of: Callable[[str], str], recipe: Recipe) -> Iterator[Collection]:
     place = address_of("elsewhere")
     engine = open_engine(place)
@@ -117,7 +126,9 @@ def test_a_whole_search_finds_nearly_the_same(here: Collection, there: Collectio
     for query in QUERIES:
         found = [[hit.id for hit in collection.search(query, 10, where=where)] for collection in (here, there)]
         shares.append(len(set(found[0]) & set(found[1])) / max(len(found[0]), 1))
-    assert np.mean(shares) >= 0.9  # lengths are kept roughly here, exactly there
+    assert (
+        np.mean(shares) >= 0.8
+    )  # lengths are kept roughly in one place, exactly in the other, and weights follow from samples
 
 
 def test_adding_the_same_again_changes_nothing(there: Collection) -> None:
@@ -150,7 +161,7 @@ def test_likeness_explanations_and_answers_work(there: Collection) -> None:
 def test_status_and_check_say_how_it_is(there: Collection) -> None:
     told = str(there.status())
     assert f"{COUNT - COUNT // 10:,} documents" in told
-    assert "bytes" not in told
+    assert "bytes on disk" not in told
     report = there.check()
     assert report.ok, report
     assert any("every row" in line for line in report.checked)
@@ -212,22 +223,22 @@ def test_calibration_and_recipe_are_kept_there(address: str, recipe: Recipe) -> 
         assert again.read_text("calibration.json") == '{"kept": true}'
 
 
-def test_copies_there_and_back_are_the_same(here: Collection, there: Collection, address: str, tmp_path: Path) -> None:
-    out = copy(here, address)
-    assert (out.copied, out.there, out.others) == (len(here), 0, 0)
+def test_copies_there_and_back_are_the_same(few: Collection, address: str, tmp_path: Path) -> None:
+    out = copy(few, address)
+    assert (out.copied, out.there, out.others) == (len(few), 0, 0)
     with Collection(address) as made:
         back = copy(made, tmp_path / "back")
-        assert back.copied == len(here)
-        assert copy(made, tmp_path / "back").there == len(here)
+        assert back.copied == len(few)
+        assert copy(made, tmp_path / "back").there == len(few)
     with Collection(tmp_path / "back") as again:
-        ids = sorted(here.store.document_ids())
-        assert again.get(ids) == here.get(ids)
+        ids = sorted(few.store.document_ids())
+        assert again.get(ids) == few.get(ids)
         assert again.check().ok
         for query in QUERIES:
-            assert [hit.id for hit in again.search(query)] == [hit.id for hit in here.search(query)]
+            assert [hit.id for hit in again.search(query)] == [hit.id for hit in few.search(query)]
 
 
-def test_an_interrupted_copy_goes_on_where_it_stopped(here: Collection, address: str) -> None:
+def test_an_interrupted_copy_goes_on_where_it_stopped(few: Collection, address: str) -> None:
     class Killed(BaseException):
         pass
 
@@ -239,10 +250,10 @@ def test_an_interrupted_copy_goes_on_where_it_stopped(here: Collection, address:
             raise Killed
 
     with pytest.raises(Killed):
-        copy(here, address, progress=die)
-    report = copy(here, address)
+        copy(few, address, progress=die)
+    report = copy(few, address)
     assert report.there == sum(seen)
-    assert report.copied == len(here) - sum(seen)
+    assert report.copied == len(few) - sum(seen)
 
 
 class Failing:
