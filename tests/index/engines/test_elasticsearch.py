@@ -204,12 +204,15 @@ def test_names_that_differ_in_case_are_two_collections(server) -> None:
         engine.close()
 
 
-def test_a_long_meta_text_is_kept_in_parts(engine: Engine, server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinrank.index.engines.lucene.PART", 10)
+def test_a_long_meta_text_is_kept_in_pieces(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinrank.index.engines.lucene.PIECE", 10)
+    engine = open_engine(server.address("papers"))
+    engine.create(EXACT)
     for text in ("x" * 10, "äЖ\U0001f600" * 9, "", "y" * 31):
         engine.set_meta("a text", text)
         assert engine.get_meta("a text") == text
     assert len(server.cluster.indexes["twinrank-papers.meta"].live) == 1 + 4
+    engine.close()
 
 
 def test_an_index_of_somebody_elses_is_left_alone(server) -> None:

@@ -202,8 +202,10 @@ def servicer(database: Database):
         return properties_pb2.Value(text_value=value)
 
     def floats(told) -> np.ndarray | None:
-        sent = told.vector_bytes or (told.vectors[0].vector_bytes if told.vectors else b"")
-        return np.frombuffer(sent, "<f4").copy() if sent else None
+        """Of an object or of a query; vectors have names here."""
+        if getattr(told, "vector_bytes", b""):
+            raise Refused(422, "a vector without a name: not simulated")
+        return np.frombuffer(told.vectors[0].vector_bytes, "<f4").copy() if told.vectors else None
 
     def guarded(call):
         def answer(self, request, context):
@@ -260,7 +262,7 @@ def servicer(database: Database):
                 metadata.distance, metadata.distance_present = distances[key], True
             if request.metadata.score and key in scores:
                 metadata.score, metadata.score_present = scores[key], True
-            if request.metadata.vector and one["vector"] is not None:
+            if list(request.metadata.vectors) == [of.vector_name] and one["vector"] is not None:
                 metadata.vectors.append(
                     base_pb2.Vectors(name=of.vector_name, vector_bytes=one["vector"].astype("<f4").tobytes())
                 )

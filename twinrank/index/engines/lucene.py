@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ import numpy as np
 from twinrank.conditions import translate
 from twinrank.errors import EngineError
 from twinrank.index.engines.address import Address
+from twinrank.index.engines.batches import batches
+from twinrank.index.engines.pieces import Record, Texts
 from twinrank.index.engines.protocol import Layout, Limits, Row
 from twinrank.index.engines.querydsl import PROPERTIES, TEMPLATES, Query, QueryLanguage, any_of, encoded
 from twinrank.index.engines.retries import persistent
@@ -38,8 +39,8 @@ MOST_CLAUSES = 1024
 LONGEST_WORD = 8000
 """Letters of a word that count; Lucene refuses terms beyond 32,766 bytes."""
 
-PART = 4_000_000
-"""Letters of a meta text that are kept in one document."""
+PIECE = 4_000_000
+"""Bytes of a meta text that are kept in one document."""
 
 CANDIDATES = 150
 """Vectors that a search keeps in view on each shard where nobody says: a little more than the servers' own."""
@@ -90,6 +91,7 @@ class LuceneEngine(ABC):
         # Names of indexes are in small letters; two names that differ in the case of letters are two collections.
         plain = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in address.name)
         self.index, self.meta = f"twinrank-{plain}", f"twinrank-{plain}.meta"
+        self._texts = Texts(_Records(self), PIECE)
         self._known: Layout | None = None
         # The clients tell of each failed try with a traceback; what matters of it is in our errors.
         logging.getLogger(self.logger).addHandler(logging.NullHandler())
@@ -192,37 +194,10 @@ class LuceneEngine(ABC):
     # -- meta --------------------------------------------------------------------------------------------------------------
 
     def get_meta(self, name: str) -> str | None:
-        doing = f"reading its {name!r}"
-        if (head := self._meta_document(doing, name)) is None:
-            return None
-        if "parts" not in head:
-            return str(head["value"])
-        parts = [self._meta_document(doing, part) for part in _parts(name, head)]
-        if None in parts:  # written anew at the same time
-            return self.get_meta(name)
-        return "".join(part["value"] for part in parts if part is not None)
+        return self._texts.get(name)
 
     def set_meta(self, name: str, value: str) -> None:
-        """A long text is cut into parts; its head is written after them, so that a reader finds the old text or the new."""
-        doing = f"writing its {name!r}"
-        before = self._meta_document(doing, name)
-        if len(value) <= PART:
-            head: Query = {"value": value}
-        else:
-            cut = [value[start : start + PART] for start in range(0, len(value), PART)]
-            head = {"parts": len(cut), "edition": secrets.token_hex(8)}
-            for part, text in zip(_parts(name, head), cut, strict=True):
-                self._ask(doing, "PUT", self._meta_path(part), {"value": text})
-        self._ask(doing, "PUT", self._meta_path(name), head)
-        for part in _parts(name, before or {}):
-            self._ask(doing, "DELETE", self._meta_path(part), accepted=(404,))
-
-    def _meta_document(self, doing: str, name: str) -> Query | None:
-        found = self._ask(doing, "GET", self._meta_path(name), accepted=(MISSING,))
-        return None if found is None else dict(found["_source"])
-
-    def _meta_path(self, name: str) -> str:
-        return f"/{self.meta}/_doc/{quote(name, safe='')}"
+        self._texts.set(name, value)
 
     # -- rows --------------------------------------------------------------------------------------------------------------
 
@@ -331,17 +306,18 @@ class LuceneEngine(ABC):
 
     def _write(self, doing: str, actions: Iterator[list[str]]) -> None:
         """Bulk requests that come back once all is written and seen by searches."""
-        first = next(batches := _batches(actions), None)
+        parts = batches(actions, lambda action: sum(len(line.encode()) + 1 for line in action), BATCH)
+        first = next(parts, None)
         if first is None:
             return
         # A bulk request would make an index that is not there, of its own devising.
         if not self._is_there(doing):
             raise EngineError(f"{self.address}, {doing}: there is no such collection")
-        second = next(batches, None)
+        second = next(parts, None)
         self._bulk(doing, first, "wait_for" if second is None else "false")
         if second is not None:
             self._bulk(doing, second, "false")
-            for batch in batches:
+            for batch in parts:
                 self._bulk(doing, batch, "false")
             self._ask(doing, "POST", f"/{self.index}/_refresh")
 
@@ -398,6 +374,28 @@ class LuceneEngine(ABC):
         return self._option("verify", "true").lower() != "false"
 
 
+class _Records:
+    """Meta texts as documents of an index of their own; they are read by id, which sees what was written at once."""
+
+    def __init__(self, engine: LuceneEngine) -> None:
+        self._engine = engine
+
+    def get(self, names: Sequence[str]) -> dict[str, Record]:
+        found = {name: self._engine._ask("reading meta", "GET", self._path(name), accepted=(MISSING,)) for name in names}
+        return {name: told["_source"] for name, told in found.items() if told is not None}
+
+    def put(self, records: Mapping[str, Record]) -> None:
+        for name, record in records.items():
+            self._engine._ask("writing meta", "PUT", self._path(name), dict(record))
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._engine._ask("writing meta", "DELETE", self._path(name), accepted=(404,))
+
+    def _path(self, name: str) -> str:
+        return f"/{self._engine.meta}/_doc/{quote(name, safe='')}"
+
+
 def _document(row: Row) -> Query:
     document = {
         "key": row.key,
@@ -425,26 +423,6 @@ def _row(hit: Query, vector: list[float] | None) -> Row:
 
 def _ranking(hits: list[Query], scores: np.ndarray[Any, Any], k: int) -> Ranking:
     return Ranking.of(np.array([int(hit["_id"]) for hit in hits], np.int64), scores.astype(np.float32), k)
-
-
-def _batches(actions: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    """Actions in batches of up to BATCH bytes."""
-    batch: list[list[str]] = []
-    size = 0
-    for action in actions:
-        long = sum(len(line.encode()) + 1 for line in action)
-        if batch and size + long > BATCH:
-            yield batch
-            batch, size = [], 0
-        batch.append(action)
-        size += long
-    if batch:
-        yield batch
-
-
-def _parts(name: str, head: Query) -> list[str]:
-    """The ids of a long text's parts; names hold no slash."""
-    return [f"{name}/{head['edition']}/{part}" for part in range(head.get("parts", 0))]
 
 
 def _causes(error: object) -> list[Query]:

@@ -25,6 +25,7 @@ from twinrank.index.engines.retries import persistent
 from twinrank.index.engines.weaviate_language import FIRST_FACT, Clause, FilterLanguage, document_fact
 from twinrank.index.engines.weaviate_objects import (
     SHOWN,
+    VECTOR,
     bytes_of,
     id_of,
     key_of,
@@ -181,7 +182,12 @@ class WeaviateEngine:
         found = self._of_rows(
             "searching vectors",
             lambda rows: rows.query.near_vector(
-                asked, filters=passing, limit=k, return_metadata=MetadataQuery(distance=True), return_properties=[]
+                asked,
+                target_vector=VECTOR,
+                filters=passing,
+                limit=k,
+                return_metadata=MetadataQuery(distance=True),
+                return_properties=[],
             ),
         )
         return _ranking(found.objects, [-one.metadata.distance for one in found.objects], k)
@@ -230,7 +236,7 @@ class WeaviateEngine:
             client.collections.create(
                 name,
                 properties=properties,
-                vector_config=Configure.Vectors.self_provided(vector_index_config=index),
+                vector_config=Configure.Vectors.self_provided(name=VECTOR, vector_index_config=index),
                 inverted_index_config=Configure.inverted_index(bm25_b=0.75, bm25_k1=1.2, stopwords_preset=StopwordsPreset.NONE),
                 replication_config=Configure.replication(factor=int(given["replicas"])) if "replicas" in given else None,
                 sharding_config=Configure.sharding(desired_count=int(given["shards"])) if "shards" in given else None,
@@ -291,7 +297,9 @@ class WeaviateEngine:
     def _walk(self, last: Any, vectors: bool) -> list[Any]:
         def send(rows: Any) -> list[Any]:
             return list(
-                rows.query.fetch_objects(after=last, limit=PAGE, include_vector=vectors, return_properties=SHOWN).objects
+                rows.query.fetch_objects(
+                    after=last, limit=PAGE, include_vector=[VECTOR] if vectors else False, return_properties=SHOWN
+                ).objects
             )
 
         return self._of_rows("reading rows", send)
@@ -306,7 +314,9 @@ class WeaviateEngine:
 
         def send(client: Any) -> list[Any]:
             query = self._collection(client, name).query
-            found = query.fetch_objects(filters=wanted, limit=len(ids), include_vector=vectors, return_properties=shown)
+            found = query.fetch_objects(
+                filters=wanted, limit=len(ids), include_vector=[VECTOR] if vectors else False, return_properties=shown
+            )
             return list(found.objects)
 
         return self._ask(doing, send)

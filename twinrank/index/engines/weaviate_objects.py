@@ -16,6 +16,9 @@ from twinrank.index.engines.weaviate_language import FIRST_FACT, document_fact, 
 SHOWN = ["document", "number", "payload", "fields"]
 """The properties that a row is made of again."""
 
+VECTOR = "default"
+"""The name of a row's vector."""
+
 SPACE = uuid.UUID("6f1c29bb-0a36-4b0e-9d86-63a1fc5c0c7b")
 """Of the ids of meta texts."""
 
@@ -63,13 +66,13 @@ def object_of(row: Row) -> Any:
         "folded": folded(row.fields),
         "words": spaced(row.terms),
     }
-    vector = None if row.vector is None else np.asarray(row.vector, np.float32).tolist()
+    vector = None if row.vector is None else {VECTOR: np.asarray(row.vector, np.float32).tolist()}
     return DataObject(properties, uuid=id_of(row.key), vector=vector)
 
 
 def row_of(one: Any, vectors: bool) -> Row:
     told = one.properties
-    vector = one.vector.get("default") if vectors else None
+    vector = one.vector.get(VECTOR) if vectors else None
     fields, found = json.loads(told["fields"]), None if not vector else np.array(vector, np.float32)
     return Row(key_of(one), told["document"], int(told["number"]), told["payload"], fields, vector=found)
 
@@ -77,7 +80,7 @@ def row_of(one: Any, vectors: bool) -> Row:
 def bytes_of(one: Any) -> int:
     """Roughly what an object takes on the wire."""
     texts = (text for value in one.properties.values() for text in (value if isinstance(value, list) else [str(value)]))
-    return sum(len(text.encode()) + 4 for text in texts) + 4 * len(one.vector or ()) + 200
+    return sum(len(text.encode()) + 4 for text in texts) + 4 * len((one.vector or {}).get(VECTOR, ())) + 200
 
 
 def id_of(key: int) -> str:
