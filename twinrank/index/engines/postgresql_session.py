@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -90,10 +91,10 @@ class Sessions:
         except ValueError:
             raise CollectionError(f"{address}: timeout is {address.options['timeout']!r}; seconds were expected") from None
         self.patience = PATIENCE
-        self._idle: list[Connection] = []
-        self._parents: list[Connection] = []
+        self._idle: list[tuple[int, Connection]] = []  # with the process that opened it
+        self._parents: list[tuple[int, Connection]] = []
         self._lock = threading.Lock()
-        self._process = os.getpid()
+        weakref.finalize(self, _close, self._idle)  # where nobody closes
 
     def run(self, doing: str, work: Callable[[Connection], T]) -> T:
         """What `work` gives with a connection in autocommit, tried again while what goes wrong passes; raises EngineError."""
@@ -110,8 +111,8 @@ class Sessions:
         return self.run(doing, whole)
 
     def close(self) -> None:
-        for connection in self._taken_all():
-            connection.close()
+        with self._lock:
+            _close(self._idle)
 
     def _try(self, work: Callable[[Connection], T]) -> T:
         connection = self._take()
@@ -130,22 +131,18 @@ class Sessions:
                 ) from error
             raise
         with self._lock:
-            self._idle.append(connection)
+            self._idle.append((os.getpid(), connection))
         return result
 
     def _take(self) -> Connection:
         with self._lock:
-            if self._process != os.getpid():
+            while self._idle:
+                process, connection = self._idle.pop()
+                if process == os.getpid():
+                    return connection
                 # A child of a fork must neither use nor close its parent's connections.
-                self._parents, self._idle, self._process = self._idle, [], os.getpid()
-            if self._idle:
-                return self._idle.pop()
+                self._parents.append((process, connection))
         return self._connect()
-
-    def _taken_all(self) -> list[Connection]:
-        with self._lock:
-            taken, self._idle = self._idle, []
-            return taken if self._process == os.getpid() else []
 
     def _connect(self) -> Connection:
         place = self.address
@@ -155,8 +152,19 @@ class Sessions:
         # What is not given is left to libpq: PGHOST, PGUSER, PGPASSWORD, ~/.pgpass…
         wanted = {name: value for name, value in given.items() if value} | USUAL | ALIVE | options
         connection: Connection = psycopg.connect(**wanted, client_encoding="utf8", autocommit=True, prepare_threshold=None)
-        connection.execute(SETTINGS, [f"{self.reading_seconds * 1000:.0f}"])
+        try:
+            connection.execute(SETTINGS, [f"{self.reading_seconds * 1000:.0f}"])
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+
+def _close(connections: list[tuple[int, Connection]]) -> None:
+    while connections:
+        process, connection = connections.pop()
+        if process == os.getpid():
+            connection.close()
 
 
 def is_transient(error: Exception) -> bool:
