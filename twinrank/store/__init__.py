@@ -1,4 +1,4 @@
-"""DOCUMENTS → ROWS: documents, passages, fields, vectors and the log of changes in one SQLite file; the only room with SQL.
+"""DOCUMENTS → ROWS: documents, passages, fields, vectors and the log of changes in one SQLite file; the only room with SQLite.
 
 It holds the truth: everything else on disk is derived from here and may be deleted. What `write` or `delete` returned from
 is on the disk: WAL with `synchronous=FULL`, one transaction a call. Every row carries a checksum, so that `check` finds a
