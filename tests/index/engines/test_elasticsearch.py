@@ -73,7 +73,7 @@ LETTERS = st.text(st.sampled_from("aAbBkKßẞsSſİiIıéÉΣσς%_.*?[](){}|&<
 
 
 @given(LETTERS, LETTERS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_like_is_said_in_lucenes_regular_expressions(pattern: str, text: str) -> None:
     said = regexp(pattern)
     assert said is not None
@@ -103,7 +103,7 @@ CONDITIONS = st.one_of(
 
 
 @given(st.lists(FIELDS, min_size=1, max_size=5), st.one_of(CONDITIONS, CONDITIONS.map(Not)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_condition_means_in_a_query_what_it_means_here(documents: list[dict], condition: Condition) -> None:
     index = Index("i", {"mappings": {"dynamic": "strict", "dynamic_templates": TEMPLATES, "properties": PROPERTIES}}, "")
     for number, fields in enumerate(documents):
