@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import os
 import runpy
 import threading
 import time
@@ -666,6 +668,25 @@ def test_a_connection_that_the_server_ends_is_opened_anew(engine: Any) -> None:
     assert sql(other, query)
     assert engine.count() == 5
     other.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_asks_over_a_connection_of_its_own(engine: Any) -> None:
+    engine.upsert(some_rows(5))
+    child = os.fork()
+    if not child:
+        os._exit(engine.count() if sql(engine, "SELECT 1") == [(1,)] else 255)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+    assert engine.count() == 5
+
+
+def test_connections_that_nobody_closed_are_closed_with_their_engine(server: Any) -> None:
+    engine = open_engine(server.address("forgotten"))
+    assert not engine.exists()
+    (_, connection), *_ = engine._sessions._idle
+    del engine
+    gc.collect()
+    assert connection.closed
 
 
 def test_only_what_may_pass_is_tried_again() -> None:

@@ -21,6 +21,7 @@ ENGINES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "milvus": ("milvus", "MilvusEngine", "milvus", ("pymilvus",)),
     "milvus+lite": ("milvus", "MilvusEngine", "milvus", ("pymilvus", "milvus_lite")),
     "postgresql": ("postgresql", "PostgreSQLEngine", "postgresql", ("psycopg",)),
+    "postgres": ("postgresql", "PostgreSQLEngine", "postgresql", ("psycopg",)),
     "elasticsearch": ("elasticsearch", "ElasticsearchEngine", "elasticsearch", ("elasticsearch",)),
     "weaviate": ("weaviate", "WeaviateEngine", "weaviate", ("weaviate",)),
     "opensearch": ("elasticsearch", "OpenSearchEngine", "opensearch", ("opensearchpy",)),

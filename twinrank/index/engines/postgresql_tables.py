@@ -213,6 +213,7 @@ class Tables:
         connection.execute(self.sql("CREATE INDEX {made} ON {rows} {how}", how=how, **parts))
         connection.execute(self.sql("DROP INDEX IF EXISTS {old}", **parts))
         connection.execute(self.sql("ALTER INDEX {new} RENAME TO {name}", **parts))
+        connection.execute(self.sql("ANALYZE {rows}"))  # so that a condition which few rows meet is known for one at once
         connection.execute(self.sql("UPDATE {state} SET indexed = %s, lists = %s"), [passages, lists])
 
     def _remove(self, connection: Connection, plan: Plan, keys: Sequence[int]) -> tuple[int, int, int]:
