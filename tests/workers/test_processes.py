@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from twinrank import Collection, Workers
 from twinrank.cli import twinrank
-from twinrank.errors import DocumentError, InputError, ModelMismatchError, ModelNotFoundError
+from twinrank.errors import DocumentError, InputError, MissingExtraError, ModelMismatchError, ModelNotFoundError
 from twinrank.ingest import AddReport
 from twinrank.preparation import Preparation, Task
 from twinrank.recipe import Recipe
@@ -198,6 +198,16 @@ def test_the_cores_are_shared_out(tiny_model: Path, monkeypatch: pytest.MonkeyPa
 def test_workers_that_are_none_are_refused(given: Callable[[], Workers]) -> None:
     with pytest.raises(InputError, match=r"workers|threads"):
         given()
+
+
+def test_a_cluster_without_ray_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinrank.workers.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"twinrank\[ray\]"):
+        Workers(ray="auto")
+    (tmp_path / "a.txt").write_text("text")
+    found = CliRunner().invoke(twinrank, ["index", str(tmp_path / "a.txt"), "-c", str(tmp_path / "c"), "--ray", "auto"])
+    assert isinstance(found.exception, MissingExtraError)
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_commands_take_workers(tiny_model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ def index(
     twinrank index corpus.jsonl --ray auto           encoded by all cores of a Ray cluster
     """
     check_sources(sources)
-    with open_collection(folder, recipe=recipe, model=model, create=True) as collection, asked_for(workers, ray) as others:
+    others = asked_for(workers, ray)
+    with open_collection(folder, recipe=recipe, model=model, create=True) as collection:
         add_sources(collection, sources, prune, as_json, others)
         if not as_json:
             note(f'ask it: twinrank search "…"{place(folder)}')
@@ -86,7 +87,8 @@ def add(sources: tuple[str, ...], folder: str, prune: bool, workers: int | None,
     echo '{"id": "a1", "text": "Zinc may shorten a cold."}' | twinrank add -
     """
     check_sources(sources)
-    with open_collection(folder) as collection, asked_for(workers, ray) as others:
+    others = asked_for(workers, ray)
+    with open_collection(folder) as collection:
         add_sources(collection, sources, prune, as_json, others)
 
 
@@ -271,11 +273,11 @@ def check_sources(sources: Sequence[str]) -> None:
             read(source)
 
 
-def asked_for(workers: int | None, ray: str | None) -> AbstractContextManager[Workers | None]:
+def asked_for(workers: int | None, ray: str | None) -> Workers | None:
     """The workers of --workers and --ray, which all sources share; None where neither is given."""
     from twinrank.workers import Workers
 
-    return nullcontext() if workers is None and ray is None else Workers(workers, ray=ray)
+    return None if workers is None and ray is None else Workers(workers, ray=ray)
 
 
 def add_sources(
@@ -285,16 +287,17 @@ def add_sources(
     from twinrank.readers import estimate
 
     reports: list[AddReport] = []
-    for source in sources:
-        total = None if source == "-" else estimate(source)
-        with Bar("documents", total) as bar:
-            if prune and Path(source).is_dir():
-                reports.append(Follower(collection, source).sync(bar.update, workers))
-            else:
-                given = json_lines() if source == "-" else source
-                reports.append(collection.add(given, progress=bar.update, workers=workers))
-        if not as_json:  # told at once: a later source may fail
-            note_report(reports[-1])
+    with redirect_stdout(sys.stderr), workers or nullcontext():  # Ray prints to standard output what its nodes go through
+        for source in sources:
+            total = None if source == "-" else estimate(source)
+            with Bar("documents", total) as bar:
+                if prune and Path(source).is_dir():
+                    reports.append(Follower(collection, source).sync(bar.update, workers))
+                else:
+                    given = json_lines() if source == "-" else source
+                    reports.append(collection.add(given, progress=bar.update, workers=workers))
+            if not as_json:  # told at once: a later source may fail
+                note_report(reports[-1])
     tell(collection)
     if as_json:
         print_json([dataclasses.asdict(report) for report in reports])

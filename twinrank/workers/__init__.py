@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 
-from twinrank.errors import InputError
+from twinrank.errors import InputError, MissingExtraError
 from twinrank.preparation import Preparation
 from twinrank.recipe import Recipe
 from twinrank.workers.opening import Opening
@@ -22,9 +23,8 @@ class Workers:
 
     >>> Workers(4)
     Workers(4)
-    >>> Workers(ray="auto")  # as many actors as the cluster has cores
-    Workers(ray='auto')
 
+    Without a `count` there are as many actors as the cluster has cores.
     `threads` is what each may use: by default its share of this machine's (TWINRANK_THREADS, or the cores), in a cluster
     TWINRANK_THREADS or 1. They begin with the first batch, and stay until `close`, or the end of a `with`: several calls of
     `Collection.add` may share them.
@@ -40,6 +40,8 @@ class Workers:
         for name, number in (("workers", count), ("threads of a worker", threads)):
             if number is not None and number < 1:
                 raise InputError(f"{name}: expected a whole number from 1 on, got {number}")
+        if ray is not None and find_spec("ray") is None:
+            raise MissingExtraError("encoding on a cluster needs ray: pip install 'twinrank[ray]'")
         self.count, self.ray, self.threads = count, ray, threads
         self._pool: Pool | None = None
         self._opening: Opening | None = None

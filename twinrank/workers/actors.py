@@ -15,17 +15,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+import ray
+from ray.exceptions import RayError, RayTaskError
+
 from twinrank.engine import default_threads
-from twinrank.errors import MissingExtraError, TwinrankError, WorkersError
+from twinrank.errors import TwinrankError, WorkersError
 from twinrank.preparation import Preparation, Prepared, Task
 from twinrank.workers.opening import Opening, answer, limit_threads
 from twinrank.workers.pool import Hired, Worker, WorkerDied
 
-try:
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-except ImportError as error:
-    raise MissingExtraError("encoding on a cluster needs ray: pip install 'twinrank[ray]'") from error
+REACHED_WITHIN = 20.0
+"""Seconds."""
 
 
 class Preparer:
@@ -122,15 +122,25 @@ def _answered(get: Callable[[], Any]) -> Prepared:
 
 
 def _last_line(error: Exception) -> str:
-    return [*str(error).strip().splitlines(), type(error).__name__][-2 if str(error).strip() else -1].strip()
+    """What a traceback, or a sentence, ends with."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is made here reports to nobody
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise WorkersError(
             f"the Ray cluster at {address!r} cannot be reached: {_last_line(error)}; `ray status` says whether one runs here, "
             "`ray start --head` makes one"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens, for which Ray itself would wait many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
