@@ -75,6 +75,16 @@ def test_the_collection_is_row_by_row_the_one_that_this_process_makes(tiny_model
     assert found["tokens"]
 
 
+def test_a_collection_in_an_engine_takes_what_workers_prepare(tiny_model: Path) -> None:
+    with Collection("memory:///workers", recipe=recipe(tiny_model)) as collection:
+        report = collection.add(texts(0, 60), workers=2)
+        assert (report.added, len(collection)) == (60, 60)
+        report = collection.add([*texts(50, 70), {"id": "d0001", "text": "zinc lozenges"}], workers=2)
+        assert (report.added, report.updated, report.unchanged) == (10, 1, 10)
+        assert collection.search("zinc lozenges", k=1)[0].id == "d0001"
+        assert collection.check().ok
+
+
 def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tiny_model: Path, tmp_path: Path, rows: Rows) -> None:
     killed: list[int] = []
 
