@@ -569,13 +569,14 @@ def test_two_who_write_the_same_rows_at_once_lose_and_double_nothing(
 ) -> None:
     failed: list[BaseException] = []
     rows = [some_rows(120, seed=1), list(reversed(some_rows(120, seed=2)))]
+    together = threading.Barrier(2, timeout=60)
 
     def write(one: Any, mine: list[Row]) -> None:
         try:
-            for number in range(5):
+            for number in range(6):
+                one.delete(keys_of(mine[10 * number : 10 * number + 60]))
+                together.wait()
                 one.upsert(mine)
-                one.delete(keys_of(mine[10 * number : 10 * number + 30]))
-            one.upsert(mine)
         except BaseException as error:
             failed.append(error)
 
