@@ -82,6 +82,9 @@ AGAIN_SAID = re.compile(
 
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
 
+RETRIED = re.compile(r"\[\w+\] Retry run out of 0 retry times,? *(message=)?")
+"""What pymilvus says before a server's words where it was told not to try again."""
+
 TOO_LARGE = re.compile(r"larger than max|exceeds? .*(size|limit)|too large|max.*output|RESOURCE_EXHAUSTED", re.IGNORECASE)
 
 KNOWN_KINDS = {"auto": "AUTOINDEX", "exact": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT"}
@@ -213,7 +216,15 @@ class MilvusEngine:
         if many:
             self._set_properties({MANY + name: "1" for name in many})
         for batch in _batches(records.values()):
-            self._call("putting rows in", "upsert", self._name, batch)
+            self._ask("putting rows in", self._put, batch, bool(kept.tenant))
+
+    def _put(self, client: MilvusClient, batch: list[dict[str, Any]], partitioned: bool) -> None:
+        if partitioned and _is_before(client, (2, 4)):
+            # Its upsert puts rows into partitions of others: github.com/milvus-io/milvus/issues/30607.
+            client.delete(self._name, ids=[record["key"] for record in batch], **ONCE)
+            client.insert(self._name, batch, **ONCE)
+        else:
+            client.upsert(self._name, batch, **ONCE)
 
     def _record(self, row: Row, kept: _Kept) -> dict[str, Any]:
         """A row as columns; raises EngineError for what a column cannot hold."""
@@ -273,8 +284,13 @@ class MilvusEngine:
     def rows_of(self, documents: Sequence[str], *, vectors: bool = False) -> list[Row]:
         found: list[Row] = []
         for some in _parts(sorted(set(documents)), 250):
-            for page in self._pages(f"document in {literals(some)}", vectors):
-                found += page
+            asked = f"document in {literals(some)}"
+            try:
+                found += self._rows(asked, vectors)
+            except EngineError as error:
+                if not TOO_LARGE.search(str(error)):
+                    raise
+                found += [row for page in self._pages(asked, vectors) for row in page]
         return found
 
     def count(self, where: Condition | None = None, *, documents: bool = False) -> int:
@@ -285,7 +301,7 @@ class MilvusEngine:
         yield from self._pages(self._filter(where, documents=documents), vectors)
 
     def _pages(self, filter: str, vectors: bool) -> Iterator[list[Row]]:
-        """By key, so that each page is a call of its own, which can be made again."""
+        """By key, so that each page is a call of its own, which can be made again. A short page is not yet the last."""
         last, size = 0, PAGE_OF_VECTORS if vectors else PAGE
         while True:
             try:
@@ -295,13 +311,12 @@ class MilvusEngine:
                     raise
                 size //= 2
                 continue
-            if rows:
-                yield rows
-                last = max(row.key for row in rows)
-            if len(rows) < size:
+            if not rows:
                 return
-            weight = sum(len(row.payload) for row in rows) / len(rows)
-            size = int(min(max(PAGE_BYTES // (weight + 1000), 1), size))
+            yield rows
+            last = max(row.key for row in rows)
+            weight = sum(len(row.payload) for row in rows) / len(rows) + 1000
+            size = int(min(max(PAGE_BYTES // weight, 1), size))
 
     def _rows(self, filter: str, vectors: bool, most: int | None = None) -> list[Row]:
         vectors = vectors and bool(self._kept().dimension)
@@ -392,7 +407,12 @@ class MilvusEngine:
         return dict(told.get("properties") or {})
 
     def _set_properties(self, properties: dict[str, str]) -> None:
-        self._call("writing properties", "alter_collection_properties", self._name, properties)
+        def write(client: MilvusClient) -> None:
+            # Before 2.4 a server that is restarted has forgotten the last change: github.com/milvus-io/milvus/issues/30144.
+            for _ in range(2 if _is_before(client, (2, 4)) else 1):
+                client.alter_collection_properties(self._name, properties, **ONCE)
+
+        self._ask("writing properties", write)
 
     def _call(self, doing: str, method: str, *given: Any, **options: Any) -> Any:
         """What a method of the client gives."""
@@ -408,7 +428,8 @@ class MilvusEngine:
             return call(client, *given)
         except MilvusException as error:
             if error.code not in NOT_LOADED and "not loaded" not in str(error):
-                raise
+                said = RETRIED.sub("", str(error.message))
+                raise MilvusException(error.code, said, error.compatible_code, retriable=error.retriable) from error
             client.load_collection(self._name, **ONCE)  # a server that was restarted may have left it on disk
             return call(client, *given)
 
@@ -488,7 +509,13 @@ def _connect(address: Address) -> MilvusClient:
     # It logs each error with its traceback, before raising it; ours say what to do.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     within = {"methodConfig": [{"name": [{}], "timeout": f"{DEADLINE}s"}]}
-    options = {"grpc.service_config": json.dumps(within)}
+    options = {
+        "grpc.service_config": json.dumps(within),
+        # A server that comes back is found at once; gRPC would wait longer and longer, up to two minutes.
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.min_reconnect_backoff_ms": 500,
+        "grpc.max_reconnect_backoff_ms": 1000,
+    }
     if address.scheme == "milvus+lite":
         folder = Path(address.path)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -558,6 +585,10 @@ def _version(told: str) -> tuple[int, ...]:
     """
     found = re.search(r"(\d+)\.(\d+)", told)
     return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _is_before(client: MilvusClient, version: tuple[int, ...]) -> bool:
+    return _version(client.get_server_version()) < version
 
 
 def _has_words(version: str) -> bool:

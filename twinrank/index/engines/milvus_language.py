@@ -153,7 +153,7 @@ class MilvusLanguage:
         )
 
     def _among(self, leaf: Leaf, name: str, absent: str, written: str) -> Said:
-        if leaf.field == self._tenant:
+        if self._tenant and leaf.field == self._tenant:
             tenants = literals([str(tenant_of(value)) for value in leaf.values])
             return Said(f"tenant in {tenants}", f"not (tenant in {tenants})")
         contains = f'json_contains_any(facets["{name}"], {written})'
