@@ -64,9 +64,8 @@ def main() -> None:
             load(engine, million, kinds)
             rivals[f"{engine.title}, {given.kind}"] = in_engine(engine)
         queries = million.queries[np.random.default_rng(1).permutation(len(million.queries))[: given.queries]]
-        print(
-            f"{len(million.kept):,} vectors of {queries.shape[1]}; {len(queries)} queries; load average {os.getloadavg()[0]:.1f}"
-        )
+        held = f"{len(million.kept):,} vectors of {queries.shape[1]}; {len(queries)} queries"
+        print(f"{held}; load average {os.getloadavg()[0]:.1f}")
         latencies(rivals, million, queries, None)
         for name in FILTERS:
             latencies(rivals, million, queries[: max(50, len(queries) // 3)], name)

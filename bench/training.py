@@ -282,8 +282,8 @@ def pipelines(job: Job) -> tuple[str, dict[str, Recipe]]:
 
     vectors: one a document, cut at 256 tokens, alone. late: the parent's first 100, put in order by MaxSim alone over int8
     token vectors, the parent's own and the model's. mixed: the default pipeline, with its first 100 reranked by MaxSim over the
-    encoder's own token vectors, and over the model's, as the recipe's defaults have it. reranked: the default pipeline, and the same with its first 20 reranked;
-    by the model alone, and by the mean of both scores.
+    encoder's own token vectors, and over the model's, as the recipe's defaults have it. reranked: the default pipeline, and the
+    same with its first 20 reranked; by the model alone, and by the mean of both scores.
     """
     from twinrank.recipe import Recipe, RerankSettings, RetrieveSettings, TokenSettings
     from twinrank.text import Chunking
