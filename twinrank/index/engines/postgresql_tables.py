@@ -181,8 +181,9 @@ class Tables:
             for row in sent:
                 copy.write_row(row)
         # By their keys, so that two who write the same rows wait for one another instead of each for the other.
-        connection.execute(self.sql(LOCK))
-        removed = self._remove(connection, plan, [row[0] for row in sent])
+        keys = [row[0] for row in sent]
+        connection.execute(self.sql(LOCK), [keys])
+        removed = self._remove(connection, plan, keys)
         kept = sql.SQL(", ").join([sql.Identifier(name) for name, _, _ in plan.columns if name != "times"])
         connection.execute(self.sql("INSERT INTO {rows} ({kept}) SELECT {kept} FROM staged ORDER BY key", kept=kept))
         if plan.words:
@@ -268,7 +269,7 @@ WORDS = (
 )
 VECTORS = ("ALTER TABLE {rows} ADD vector vector({dimension})",)
 
-LOCK = "SELECT count(*) FROM (SELECT FROM {rows} WHERE key IN (SELECT key FROM staged) ORDER BY key FOR UPDATE) AS r"
+LOCK = "SELECT count(*) FROM (SELECT FROM {rows} WHERE key = ANY(%s::bigint[]) ORDER BY key FOR UPDATE) AS r"
 PUT_WORDS = """
     INSERT INTO {words} (key, times, length, term)
     SELECT s.key, t.times, s.length, t.term FROM staged s, unnest(s.terms, s.times) AS t (term, times) ORDER BY t.term, s.key"""
