@@ -9,7 +9,7 @@ Options after `?`, and those of libpq such as `sslmode` and `host`:
 - `timeout`: seconds that a search may take, 60;
 - `halfvec=yes`, of a new collection: its index has 16-bit numbers and half the size; scores stay those of the vectors;
 - `bulk=yes`, to load a large collection: vectors are indexed on closing it and not on the way, which takes a quarter of the
-  time; until then they are scanned;
+  time where the index fits into `maintenance_work_mem`; until then they are scanned;
 - `maintenance_work_mem`, such as 2GB: memory to build an index of vectors in; the server's own where nothing is said.
 
 Words are ranked by BM25 over a table of postings, by the numbers and lengths of all passages as they are at that moment. Scores
