@@ -24,7 +24,7 @@ from twinrank.types import And, Between, Comparison, Condition, IsNull, Like, Me
 if importlib.util.find_spec("pymilvus") is None:
     pytest.skip("pymilvus is not installed: pip install 'twinrank[milvus]'", allow_module_level=True)
 
-from twinrank.index.engines import milvus
+from twinrank.index.engines import milvus, milvus_session
 from twinrank.index.engines.milvus import MilvusEngine
 
 TEXTS = [
@@ -158,7 +158,7 @@ def test_any_condition_lets_the_same_rows_through_as_in_memory(server: Any) -> N
     engine.create(Layout(8, True, VectorIndexSettings(kind="exact")))
     rows = some_rows(240, lambda number: any_fields(draw))
     engine.upsert(rows[:120])
-    engine._call("sealing", "flush", "fuzzed")
+    engine._session.call("sealing", "flush", "fuzzed")
     engine.upsert(rows[120:])
     rows[::10] = some_rows(240, lambda number: any_fields(draw))[::10]
     engine.upsert(rows[::10])
@@ -199,7 +199,7 @@ def test_rows_are_read_whole_however_the_server_keeps_them(server: Any) -> None:
     rows = [Row((row.key * 0x1E3779B97F4A7C15) % (2**63 - 1) + 1, *_rest(row)) for row in rows]
     for start in (0, 500, 1000):
         engine.upsert(rows[start : start + 500])
-        engine._call("sealing", "flush", "paged")
+        engine._session.call("sealing", "flush", "paged")
     engine.upsert(rows[::7])
     engine.delete(np.array([row.key for row in rows[5::50]], np.int64))
     left = {row.key for row in rows} - {row.key for row in rows[5::50]}
@@ -275,18 +275,18 @@ def test_the_parameters_of_an_index_get_to_the_server_and_into_each_search(
 ) -> None:
     engine = engine_at(server.address("tuned"))
     made: list[Any] = []
-    monkeypatch.setattr(milvus, "_make_index", lambda *given: made.append(given) or _make_index(*given))
+    monkeypatch.setattr(milvus, "make_index", lambda *given: made.append(given) or _make_index(*given))
     engine.create(Layout(8, False, settings))
     assert next(given[5] for given in made if given[2] == "vector") == index
-    told = engine._call("describing", "describe_index", "tuned", "vector")
+    told = engine._session.call("describing", "describe_index", "tuned", "vector")
     assert told["index_type"] == {"hnsw": "HNSW", "ivf": "IVF_FLAT", "exact": "FLAT"}[settings.kind]
     assert told["metric_type"] == "IP"
     if not engine.describe()["server"].startswith("milvus_lite"):  # which tells of none
         assert {name: int(told[name]) for name in index} == index
     engine.upsert(some_rows(50))
     sent: list[Any] = []
-    call = engine._call
-    monkeypatch.setattr(engine, "_call", lambda *given, **options: sent.append(options) or call(*given, **options))
+    call = engine._session.call
+    monkeypatch.setattr(engine._session, "call", lambda *given, **options: sent.append(options) or call(*given, **options))
     opened = engine_at(server.address("tuned"))
     assert (
         opened.search_vectors(some_rows(50)[7].vector, 5).keys[0] == engine.search_vectors(some_rows(50)[7].vector, 5).keys[0]
@@ -295,7 +295,7 @@ def test_the_parameters_of_an_index_get_to_the_server_and_into_each_search(
     engine.drop()
 
 
-_make_index = milvus._make_index
+_make_index = milvus.make_index
 
 
 def test_what_is_too_long_for_a_column_is_refused_before_anything_is_sent(server: Any) -> None:
@@ -344,8 +344,8 @@ def test_answers_that_are_too_large_are_asked_for_in_parts(server: Any, monkeypa
 
 def test_a_server_killed_during_an_ingest_loses_and_doubles_nothing(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus, "BATCH_ROWS", 200)
-    quickly = milvus.persistent
-    monkeypatch.setattr(milvus, "persistent", lambda *given: quickly(*given, patience=2.0))
+    quickly = milvus_session.persistent
+    monkeypatch.setattr(milvus_session, "persistent", lambda *given: quickly(*given, patience=2.0))
     engine = engine_at(server.address("killed"))
     engine.create(Layout(8, True, VectorIndexSettings(kind="hnsw")))
     engine.set_meta("recipe", "kept")
@@ -376,7 +376,7 @@ def test_a_server_killed_during_an_ingest_loses_and_doubles_nothing(server: Any,
     assert time.monotonic() - begun < 12
 
     server.start()
-    monkeypatch.setattr(milvus, "persistent", lambda *given: quickly(*given, patience=60.0))
+    monkeypatch.setattr(milvus_session, "persistent", lambda *given: quickly(*given, patience=60.0))
     assert 1500 < engine.count() < 6000
     engine.upsert(rows)
     assert engine.count() == 6000
@@ -389,9 +389,9 @@ def test_a_server_killed_during_an_ingest_loses_and_doubles_nothing(server: Any,
 
 
 def test_a_server_that_never_was_there_is_said_to_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly = milvus.persistent
-    monkeypatch.setattr(milvus, "persistent", lambda *given: quickly(*given, patience=1.0))
-    monkeypatch.setattr(milvus, "CONNECT", 0.5)
+    quickly = milvus_session.persistent
+    monkeypatch.setattr(milvus_session, "persistent", lambda *given: quickly(*given, patience=1.0))
+    monkeypatch.setattr(milvus_session, "CONNECT", 0.5)
     monkeypatch.setenv("MILVUS_TOKEN", "root:very-secret")
     for address in ("milvus://127.0.0.1:9/papers", "milvus://me:very-secret@127.0.0.1:9/papers"):
         engine = engine_at(address)
@@ -411,14 +411,14 @@ def test_transient_errors_are_tried_again_and_others_are_not(monkeypatch: pytest
                 raise left.pop(0)
             return True
 
-    monkeypatch.setattr(engine, "_connected", Client)
+    monkeypatch.setattr(engine._session, "_connected", Client)
     left[:] = [
-        milvus.MilvusException(8, "rate limit exceeded"),
-        milvus.MilvusException(milvus.grpc.StatusCode.UNAVAILABLE, "connection reset"),
-        milvus.MilvusException(65535, "service not ready[proxy=1]: Initializing"),
+        milvus_session.MilvusException(8, "rate limit exceeded"),
+        milvus_session.MilvusException(milvus_session.grpc.StatusCode.UNAVAILABLE, "connection reset"),
+        milvus_session.MilvusException(65535, "service not ready[proxy=1]: Initializing"),
     ]
     assert engine.exists()
-    left[:] = [milvus.MilvusException(65535, "cannot parse expression")] * 2
+    left[:] = [milvus_session.MilvusException(65535, "cannot parse expression")] * 2
     with pytest.raises(EngineError, match="cannot parse"):
         engine.exists()
     assert len(left) == 1

@@ -19,34 +19,42 @@ too long for one is kept in pieces, in a collection beside it.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import grpc
 import numpy as np
-from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusException
+from pymilvus import MilvusClient
 
 from twinrank.conditions import Translated, translate
 from twinrank.errors import CollectionError, EngineError
 from twinrank.index.engines.address import Address
 from twinrank.index.engines.milvus_language import MilvusLanguage, Said, facets_of, literals, many_valued, tenant_of
+from twinrank.index.engines.milvus_schema import (
+    KNOWN_KINDS,
+    LAYOUT,
+    MANY,
+    META,
+    TENANT,
+    TEXT_BYTES,
+    Kept,
+    has_words,
+    indexes,
+    is_before,
+    kept_of,
+    make_index,
+    schema,
+    search_params,
+    with_pieces,
+)
+from twinrank.index.engines.milvus_session import ONCE, Session
 from twinrank.index.engines.pieces import Record, Texts
 from twinrank.index.engines.protocol import Layout, Limits, Row
-from twinrank.index.engines.retries import persistent
-from twinrank.index.settings import VectorIndexSettings
-from twinrank.types import Condition, Keys, Ranking, Value, Vectors
+from twinrank.types import And, Between, Condition, Keys, Not, Or, Ranking, Value, Vectors
 
 CONSISTENCIES = ("Strong", "Session", "Bounded", "Eventually")
-
-TEXT_BYTES = 65_535
-"""Of a VARCHAR, the longest there is; a JSON value has a byte more."""
 
 MOST_FOUND = 16_384
 """Rows of a search or of a page, by Milvus' quotaAndLimits.limits.topK and maxQueryResultWindow."""
@@ -63,56 +71,13 @@ PAGE, PAGE_OF_VECTORS = 4000, 1000
 META_BYTES = 16_000
 """Of a property; all of a collection's are one record of etcd, which takes 1.5 MB."""
 
-CONNECT, DEADLINE = 3.0, 60
-"""Seconds for connecting, and for a call that a server took and does not answer."""
-
-NOT_LOADED = {101, 103}
-"""Milvus' codes for a collection that is not in memory, and not yet."""
-
-AGAIN = {1, 2, 4, 8, 9, 10, 103, 104, 105, 106, 201, 202, 503, 901}
-"""Milvus' codes for a server that starts, is overwhelmed, or moves data between its nodes."""
-
-AGAIN_SAID = re.compile(
-    r"not ready|not healthy|is abnormal|unavailable|not available|no available|not fully loaded|initializing|not serviceable"
-    r"|node (is )?offline|node not (found|match)|connection refused|channel.*(not|lack)|lease|stopped|closed channel"
-    r"|timestamp lag",
-    re.IGNORECASE,
-)
-"""What servers of before 2.4, whose code for most errors is 65535, say of the same."""
-
-AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
-
-RETRIED = re.compile(r"\[\w+\] Retry run out of 0 retry times,? *(message=)?")
-"""What pymilvus says before a server's words where it was told not to try again."""
-
 TOO_LARGE = re.compile(r"larger than max|exceeds? .*(size|limit)|too large|max.*output|RESOURCE_EXHAUSTED", re.IGNORECASE)
-
-KNOWN_KINDS = {"auto": "AUTOINDEX", "exact": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT"}
 
 COLUMNS = ["key", "document", "number", "payload", "fields"]
 
 PLAIN_TERM = re.compile(r"[a-z0-9]{1,24}")
 
-ONCE = {"retry_times": 0}
-"""Trying again is left to us, who know how long a user waits."""
-
-META, MANY, LAYOUT, TENANT = "twinrank.meta.", "twinrank.many.", "twinrank.layout", "twinrank.tenant"
-"""Names of a collection's properties."""
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What a collection is, by its properties and columns."""
-
-    dimension: int
-    index: VectorIndexSettings
-    words: bool
-    tenant: str
-    many: frozenset[str]
-    """Facets that have three values or more in some row."""
-    consistency: str
 
 
 class MilvusEngine:
@@ -129,13 +94,8 @@ class MilvusEngine:
         self._consistency = address.options.get("consistency", "Strong")
         if self._consistency not in CONSISTENCIES:
             raise CollectionError(f"{address}: consistency is {self._consistency!r}; it is one of {', '.join(CONSISTENCIES)}")
-        if address.scheme == "milvus+lite" and not address.path.endswith(".db"):
-            raise CollectionError(
-                f"{address}: Milvus Lite keeps its files in a folder whose name ends with .db, before the name"
-            )
-        self._client: MilvusClient | None = None
-        self._seen: _Kept | None = None
-        self._lock = threading.Lock()
+        self._session = Session(address)
+        self._seen: Kept | None = None
         self._meta = Texts(_Properties(self), META_BYTES)
 
     @property
@@ -145,7 +105,7 @@ class MilvusEngine:
     # -- the collection ----------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        return bool(self._call("looking for the collection", "has_collection", self._name))
+        return bool(self._session.call("looking for the collection", "has_collection", self._name))
 
     def create(self, layout: Layout) -> None:
         kind = layout.index.kind
@@ -153,7 +113,7 @@ class MilvusEngine:
             raise EngineError(
                 f"{self.address}: Milvus is not asked for an index of kind {kind!r}; take one of {', '.join(KNOWN_KINDS)}"
             )
-        self._ask("creating the collection", self._create, layout)
+        self._session.ask("creating the collection", self._create, layout)
         self._seen = None
         if (wanted := self.address.options.get("tenant", "")) and self._kept().tenant != wanted:
             raise EngineError(
@@ -162,33 +122,33 @@ class MilvusEngine:
 
     def _create(self, client: MilvusClient, layout: Layout) -> None:
         """Each part that is not there yet."""
-        words = layout.words and _has_words(client.get_server_version())
+        words = layout.words and has_words(client.get_server_version())
         if not client.has_collection(self._name, **ONCE):
-            schema = _schema(layout.dimension, words, "tenant" in self.address.options)
+            columns = schema(layout.dimension, words, "tenant" in self.address.options)
             kept = {LAYOUT: json.dumps(asdict(layout.index) | {"dimension": layout.dimension})}
             kept[TENANT] = self.address.options.get("tenant", "")
             options = {"num_partitions": 16} if kept[TENANT] else {}
             client.create_collection(
-                self._name, schema=schema, consistency_level=self._consistency, properties=kept, **ONCE, **options
+                self._name, schema=columns, consistency_level=self._consistency, properties=kept, **ONCE, **options
             )
         indexed = set(client.list_indexes(self._name))
-        for column, kind, metric, params in _indexes(layout.index, words, client.get_server_version()):
+        for column, kind, metric, params in indexes(layout.index, words, client.get_server_version()):
             if column not in indexed:
-                _make_index(client, self._name, column, kind, metric, params)
+                make_index(client, self._name, column, kind, metric, params)
         client.load_collection(self._name, **ONCE)
 
     def drop(self) -> None:
         for name in (_beside(self._name), self._name):
-            self._call("dropping the collection", "drop_collection", name)
+            self._session.call("dropping the collection", "drop_collection", name)
         self._seen = None
 
     def describe(self) -> dict[str, str]:
         kept = self._kept(fresh=True)
-        index = self._call("describing the index", "describe_index", self._name, "vector")
+        index = self._session.call("describing the index", "describe_index", self._name, "vector")
         params = {name: value for name, value in index.items() if name in ("M", "efConstruction", "nlist")}
-        params |= _search_params(kept.index, 10) if kept.index.kind != "auto" else {}
+        params |= search_params(kept.index, 10) if kept.index.kind != "auto" else {}
         told = {
-            "server": str(self._call("asking for the version", "get_server_version")),
+            "server": str(self._session.call("asking for the version", "get_server_version")),
             "index": " ".join([str(index.get("index_type", "")), *(f"{name}={value}" for name, value in params.items())]),
             "rows": f"{self.count():,}",
             "consistency": self._consistency,
@@ -202,10 +162,7 @@ class MilvusEngine:
         self._meta.set(name, value)
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._session.close()
 
     # -- rows --------------------------------------------------------------------------------------------------------------
 
@@ -216,17 +173,17 @@ class MilvusEngine:
         if many:
             self._set_properties({MANY + name: "1" for name in many})
         for batch in _batches(records.values()):
-            self._ask("putting rows in", self._put, batch, bool(kept.tenant))
+            self._session.ask("putting rows in", self._put, batch, bool(kept.tenant))
 
     def _put(self, client: MilvusClient, batch: list[dict[str, Any]], partitioned: bool) -> None:
-        if partitioned and _is_before(client, (2, 4)):
+        if partitioned and is_before(client, (2, 4)):
             # Its upsert puts rows into partitions of others: github.com/milvus-io/milvus/issues/30607.
             client.delete(self._name, ids=[record["key"] for record in batch], **ONCE)
             client.insert(self._name, batch, **ONCE)
         else:
             client.upsert(self._name, batch, **ONCE)
 
-    def _record(self, row: Row, kept: _Kept) -> dict[str, Any]:
+    def _record(self, row: Row, kept: Kept) -> dict[str, Any]:
         """A row as columns; raises EngineError for what a column cannot hold."""
         vector = row.vector if kept.dimension else np.zeros(2, np.float32)
         if vector is None or len(vector) != (kept.dimension or 2):
@@ -264,7 +221,7 @@ class MilvusEngine:
 
     def delete(self, keys: Keys) -> None:
         for some in _parts(keys.tolist(), MOST_FOUND):
-            self._call("deleting rows", "delete", self._name, ids=some)
+            self._session.call("deleting rows", "delete", self._name, ids=some)
 
     def fetch(self, keys: Keys, *, vectors: bool = False) -> dict[int, Row]:
         size = PAGE_OF_VECTORS if vectors else PAGE
@@ -327,7 +284,7 @@ class MilvusEngine:
 
     def _query(self, doing: str, filter: str, columns: list[str], **options: Any) -> list[Any]:
         options |= {"consistency_level": self._consistency}
-        return list(self._call(doing, "query", self._name, filter=filter, output_fields=columns, **options))
+        return list(self._session.call(doing, "query", self._name, filter=filter, output_fields=columns, **options))
 
     # -- searching ---------------------------------------------------------------------------------------------------------
 
@@ -336,7 +293,7 @@ class MilvusEngine:
 
     def search_vectors(self, vector: Vectors, k: int, where: Condition | None = None, keys: Keys | None = None) -> Ranking:
         kept = self._kept()
-        params = {"metric_type": "IP", "params": _search_params(kept.index, k)}
+        params = {"metric_type": "IP", "params": search_params(kept.index, k)}
         return self._search("vector", np.asarray(vector, np.float32).tolist(), params, k, where, keys)
 
     def search_words(self, terms: Sequence[str], k: int, where: Condition | None = None, keys: Keys | None = None) -> Ranking:
@@ -360,7 +317,7 @@ class MilvusEngine:
             conditions.append(" and ".join([f"key in {some}", *filter(None, [self._filter(where)])]))
         found: list[tuple[int, float]] = []
         for condition in conditions:
-            hits = self._call(
+            hits = self._session.call(
                 "searching",
                 "search",
                 self._name,
@@ -381,18 +338,18 @@ class MilvusEngine:
         return " and ".join(([said.yes] if said else []) + ["number == 0"] * documents)
 
     def _translated(self, where: Condition) -> Translated[Said]:
-        kept = self._kept(fresh="Between" in repr(where))
+        kept = self._kept(fresh=_has_between(where))
         return translate(where, MilvusLanguage(kept.many, kept.tenant))
 
     # -- the server --------------------------------------------------------------------------------------------------------
 
-    def _kept(self, *, fresh: bool = False) -> _Kept:
+    def _kept(self, *, fresh: bool = False) -> Kept:
         """What the collection is; looked up anew where it matters that rows with many values may have come since."""
         if self._seen is None or fresh:
-            told = self._ask("describing the collection", self._described)
+            told = self._session.ask("describing the collection", self._described)
             if told is None:
                 raise EngineError(f"{self.address}: there is no such collection; who made it may have dropped it")
-            self._seen = _kept_of(told)
+            self._seen = kept_of(told)
         return self._seen
 
     def _described(self, client: MilvusClient) -> dict[str, Any] | None:
@@ -401,7 +358,7 @@ class MilvusEngine:
         return dict(client.describe_collection(self._name, **ONCE))
 
     def _properties(self) -> dict[str, str]:
-        told = self._ask("reading properties", self._described)
+        told = self._session.ask("reading properties", self._described)
         if told is None:
             raise EngineError(f"{self.address}: there is no such collection; create it first")
         return dict(told.get("properties") or {})
@@ -409,35 +366,10 @@ class MilvusEngine:
     def _set_properties(self, properties: dict[str, str]) -> None:
         def write(client: MilvusClient) -> None:
             # Before 2.4 a server that is restarted has forgotten the last change: github.com/milvus-io/milvus/issues/30144.
-            for _ in range(2 if _is_before(client, (2, 4)) else 1):
+            for _ in range(2 if is_before(client, (2, 4)) else 1):
                 client.alter_collection_properties(self._name, properties, **ONCE)
 
-        self._ask("writing properties", write)
-
-    def _call(self, doing: str, method: str, *given: Any, **options: Any) -> Any:
-        """What a method of the client gives."""
-        return self._ask(doing, lambda client: getattr(client, method)(*given, **options, **ONCE))
-
-    def _ask(self, doing: str, call: Callable[..., T], *given: Any) -> T:
-        """What a call with the client gives, tried again while that may help."""
-        return persistent(lambda: self._asked(call, *given), _is_transient, self.address, doing)
-
-    def _asked(self, call: Callable[..., T], *given: Any) -> T:
-        client = self._connected()
-        try:
-            return call(client, *given)
-        except MilvusException as error:
-            if error.code not in NOT_LOADED and "not loaded" not in str(error):
-                said = RETRIED.sub("", str(error.message))
-                raise MilvusException(error.code, said, error.compatible_code, retriable=error.retriable) from error
-            client.load_collection(self._name, **ONCE)  # a server that was restarted may have left it on disk
-            return call(client, *given)
-
-    def _connected(self) -> MilvusClient:
-        with self._lock:
-            if self._client is None:
-                self._client = _connect(self.address)
-            return self._client
+        self._session.ask("writing properties", write)
 
 
 class _Properties:
@@ -474,140 +406,18 @@ class _Properties:
 
     def _beside(self, doing: str, method: str, *given: Any, **options: Any) -> Any:
         name = _beside(self._engine.address.name)
-        return self._engine._ask(
-            doing, lambda client: getattr(_with_pieces(client, name), method)(name, *given, **options, **ONCE)
+        return self._engine._session.ask(
+            doing, lambda client: getattr(with_pieces(client, name), method)(name, *given, **options, **ONCE)
         )
+
+
+def _has_between(where: Condition) -> bool:
+    inner = where.conditions if isinstance(where, And | Or) else [where.condition] if isinstance(where, Not) else []
+    return isinstance(where, Between) or any(map(_has_between, inner))
 
 
 def _is_piece(name: str) -> bool:
     return "/" in name
-
-
-def _with_pieces(client: MilvusClient, name: str) -> MilvusClient:
-    """A client for which the collection of pieces is there."""
-    if not client.has_collection(name, **ONCE):
-        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("name", DataType.VARCHAR, is_primary=True, max_length=512)
-        schema.add_field("text", DataType.VARCHAR, max_length=TEXT_BYTES)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
-        client.create_collection(name, schema=schema, consistency_level="Strong", **ONCE)
-    if "vector" not in client.list_indexes(name):
-        _make_index(client, name, "vector", "FLAT", "IP", {})
-    client.load_collection(name, **ONCE)
-    return client
-
-
-def _make_index(client: MilvusClient, name: str, column: str, kind: str, metric: str, params: Mapping[str, Any]) -> None:
-    asked = client.prepare_index_params()
-    measured = {"metric_type": metric} if metric else {}
-    asked.add_index(column, index_type=kind, index_name=column, params=dict(params), **measured)
-    client.create_index(name, asked, **ONCE)
-
-
-def _connect(address: Address) -> MilvusClient:
-    """A connection of its own. Deadlines are the channel's, so that no call lacks one, and trying again is left to us."""
-    # It logs each error with its traceback, before raising it; ours say what to do.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-    within = {"methodConfig": [{"name": [{}], "timeout": f"{DEADLINE}s"}]}
-    options = {
-        "grpc.service_config": json.dumps(within),
-        # A server that comes back is found at once; gRPC would wait longer and longer, up to two minutes.
-        "grpc.initial_reconnect_backoff_ms": 100,
-        "grpc.min_reconnect_backoff_ms": 500,
-        "grpc.max_reconnect_backoff_ms": 1000,
-    }
-    if address.scheme == "milvus+lite":
-        folder = Path(address.path)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return MilvusClient(str(folder), timeout=CONNECT, dedicated=True, grpc_options=options)
-    host = f"[{address.host}]" if ":" in address.host else address.host or "localhost"
-    uri = f"{'https' if address.options.get('tls') == 'true' else 'http'}://{host}:{address.port or 19530}"
-    token = f"{address.user}:{address.password}" if address.password else os.environ.get("MILVUS_TOKEN", "")
-    database = address.path.strip("/")
-    return MilvusClient(uri, token=token, db_name=database, timeout=CONNECT, dedicated=True, grpc_options=options)
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, grpc.RpcError):
-        return error.code() in AWAY
-    if not isinstance(error, MilvusException):
-        return isinstance(error, ValueError) and "closed channel" in str(error)
-    return error.code in AWAY or error.code in AGAIN or error.retriable or bool(AGAIN_SAID.search(str(error.message)))
-
-
-def _schema(dimension: int, words: bool, tenant: bool) -> Any:
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.INT64, is_primary=True)
-    schema.add_field("document", DataType.VARCHAR, max_length=TEXT_BYTES)
-    schema.add_field("number", DataType.INT64)
-    schema.add_field("payload", DataType.VARCHAR, max_length=TEXT_BYTES)
-    schema.add_field("fields", DataType.VARCHAR, max_length=TEXT_BYTES)
-    schema.add_field("facets", DataType.JSON)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension or 2)  # Milvus 2.3 knows no collection without one
-    if tenant:
-        schema.add_field("tenant", DataType.VARCHAR, max_length=2048, is_partition_key=True)
-    if words:
-        schema.add_field(
-            "words", DataType.VARCHAR, max_length=TEXT_BYTES, enable_analyzer=True, analyzer_params={"tokenizer": "standard"}
-        )
-        schema.add_field("weights", DataType.SPARSE_FLOAT_VECTOR)
-        schema.add_function(
-            Function(name="bm25", function_type=FunctionType.BM25, input_field_names=["words"], output_field_names=["weights"])
-        )
-    return schema
-
-
-def _indexes(index: VectorIndexSettings, words: bool, version: str) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Column, kind, metric, parameters; 0 leaves a parameter to us, since Milvus has no defaults for them."""
-    params: dict[str, int] = {}
-    if index.kind == "hnsw":
-        params = {"M": index.m or 16, "efConstruction": index.ef_construction or 200}
-    elif index.kind == "ivf":
-        params = {"nlist": index.nlist or 1024}
-    yield "vector", KNOWN_KINDS[index.kind], "IP", params
-    yield "document", "Trie" if _version(version) < (2, 4) else "INVERTED", "", {}
-    if words:
-        yield "weights", "SPARSE_INVERTED_INDEX", "BM25", {"bm25_k1": 1.2, "bm25_b": 0.75}
-
-
-def _search_params(index: VectorIndexSettings, k: int) -> dict[str, int]:
-    if index.kind == "hnsw":
-        return {"ef": max(index.ef_search or 128, k)}
-    if index.kind == "ivf":
-        return {"nprobe": min(index.nprobe or 64, index.nlist or 1024)}
-    return {}
-
-
-def _version(told: str) -> tuple[int, ...]:
-    """
-    >>> _version("v2.3.5-lite"), _version("milvus_lite-3.2.2")
-    ((2, 3), (3, 2))
-    """
-    found = re.search(r"(\d+)\.(\d+)", told)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def _is_before(client: MilvusClient, version: tuple[int, ...]) -> bool:
-    return _version(client.get_server_version()) < version
-
-
-def _has_words(version: str) -> bool:
-    return _version(version) >= ((3, 0) if "milvus_lite" in version else (2, 5))
-
-
-def _kept_of(told: Mapping[str, Any]) -> _Kept:
-    properties, columns = dict(told.get("properties") or {}), {column["name"] for column in told["fields"]}
-    layout = json.loads(properties.get(LAYOUT, "{}"))
-    dimension = int(layout.pop("dimension", 0))
-    many = frozenset(name.removeprefix(MANY) for name in properties if name.startswith(MANY))
-    return _Kept(
-        dimension,
-        VectorIndexSettings(**layout),
-        "weights" in columns,
-        properties.get(TENANT, ""),
-        many,
-        str(told.get("consistency_level")),
-    )
 
 
 def _row(record: Mapping[str, Any]) -> Row:
