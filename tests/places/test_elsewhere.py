@@ -181,6 +181,14 @@ def test_who_opens_it_next_finds_its_recipe_and_its_documents(address: str, reci
         assert len(again.search("zinc")) == 2
 
 
+def test_a_new_collection_needs_no_recipe(address: str) -> None:
+    with Collection(address, model="none") as collection:
+        collection.add(document(1))
+        assert collection.recipe == Recipe().with_model("none")
+        if collection.store.engine.words:  # type: ignore[attr-defined]
+            assert len(collection.search("note")) == 1
+
+
 def test_nothing_is_made_where_nothing_may_be_made(address: str) -> None:
     with pytest.raises(CollectionError, match="there is no collection at"):
         Collection(address, create=False)

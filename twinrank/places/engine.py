@@ -32,9 +32,12 @@ class EnginePlace:
         self.engine = open_engine(parsed)
         self._store = EngineStore(self.engine, self.where)
         self._lock = threading.RLock()
+        self._is_there = False
+        """Whether there is a collection in the engine whose meta can be asked."""
 
     def is_there(self, create: bool) -> bool:
         if self.engine.exists():
+            self._is_there = True
             kept = self.engine.get_meta(MARK)
             if kept == FORMAT:
                 return True
@@ -62,6 +65,7 @@ class EnginePlace:
                 f"{recipe.encoder.model} have {dimension:,}"
             )
         self.engine.create(Layout(dimension, True, recipe.index))
+        self._is_there = True
         self.write_recipe(recipe)
         self._store.set_meta(MARK, FORMAT)
         return self.open()
@@ -73,7 +77,7 @@ class EnginePlace:
         )
 
     def read_recipe(self) -> Recipe | None:
-        kept = self._store.get_meta(RECIPE)
+        kept = self._store.get_meta(RECIPE) if self._is_there else None
         return None if kept is None else Recipe.parse(kept, name=self.named(RECIPE))
 
     def write_recipe(self, recipe: Recipe) -> None:
