@@ -421,7 +421,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.headers.get("x-pinecone-api-version") != VERSION:
                 raise RefusedError(400, "Invalid API version")
             found, headers = self.answer(self.command, asked.path, parse_qs(asked.query, keep_blank_values=True), body)
-            data = json.dumps(found).encode()
+            data = json.dumps(found, ensure_ascii=False).encode()
             if len(data) > LARGEST_ANSWER:
                 raise RefusedError(400, "the answer is larger than 4 MB")
             self._send(200, data, headers, fault)

@@ -9,6 +9,8 @@ and each query says up to which one it has read: before this object reads where 
 until a query has come as far. What others wrote is seen when Pinecone shows it.
 https://docs.pinecone.io/guides/index-data/check-data-freshness
 
+The client tries a call that fails for a moment four times by itself, and all of that is tried again here.
+
 No words are searched: Pinecone's sparse vectors need document frequencies, which nobody counts here. Scores come from its own
 index, which is approximate and has no parameters.
 """
@@ -21,12 +23,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from pinecone import Pinecone, RetryConfig
-from pinecone.errors import ApiError, NotFoundError, PineconeConnectionError, PineconeTimeoutError
+from pinecone import Pinecone
+from pinecone.errors import ApiError, ConflictError, NotFoundError, PineconeConnectionError, PineconeTimeoutError
 
 from twinrank.conditions import translate
 from twinrank.errors import CollectionError, EngineError
@@ -46,6 +49,9 @@ TRANSIENT = (408, 429, 500, 502, 503, 504)
 FRESH = 60.0
 """Seconds for which a read waits for what this object wrote."""
 
+READY = 300.0
+"""Seconds for which a new index is waited for."""
+
 METADATA_BYTES = 40_960
 """Of one record. https://docs.pinecone.io/guides/index-data/indexing-overview"""
 
@@ -55,11 +61,8 @@ BATCH_ROWS, BATCH_BYTES = 500, 1_800_000
 MOST = 10_000
 """Records that a query gives, and values of one $in."""
 
-IDS = 200
-"""Fetched at once: 1,000 are allowed, but they go into the address of the request."""
-
-PAGE = 100
-"""Records a page where rows are listed: with vectors and metadata an answer must stay below 4 MB."""
+ANSWER_BYTES = 3_900_000
+"""Of records with vectors and metadata in one answer: 4 MB are documented for queries, and held to everywhere."""
 
 HASHES = 2**32
 
@@ -108,16 +111,20 @@ class PineconeEngine:
         self._texts.set(".layout", json.dumps({"dimension": layout.dimension}))
 
     def _make(self, dimension: int) -> None:
-        if self._pinecone.indexes.exists(self._index_name):
-            return
         deployment = {
             "deployment_type": "managed",
             "cloud": self.address.options.get("cloud", "aws"),
             "region": self.address.options.get("region", "us-east-1"),
         }
-        self._pinecone.indexes.create(
-            name=self._index_name, dimension=dimension, metric="dotproduct", deployment=deployment, timeout=300
-        )
+        indexes, name = self._pinecone.indexes, self._index_name
+        if not indexes.exists(name):
+            with suppress(ConflictError):  # made by another, or by us before an answer was lost
+                indexes.create(name=name, dimension=dimension, metric="dotproduct", deployment=deployment, timeout=-1)
+        begun = time.monotonic()
+        while not indexes.describe(name).status.ready:
+            if time.monotonic() - begun > READY:
+                raise EngineError(f"{self.address}: the index {name} is not ready after {READY:.0f} seconds; try again later")
+            time.sleep(1.0)
 
     def drop(self) -> None:
         if not self._do(lambda: self._pinecone.indexes.exists(self._index_name), "asking for the index"):
@@ -272,6 +279,11 @@ class PineconeEngine:
         return found
 
     @property
+    def _page(self) -> int:
+        """Records that fit into an answer, however large they are: a number of a vector takes 12 bytes as text."""
+        return min(100, ANSWER_BYTES // (METADATA_BYTES + 12 * self._dimension))
+
+    @property
     def _probe(self) -> list[float]:
         """A vector for its own sake: one of zeros is refused."""
         return [1.0] + [0.0] * (self._dimension - 1)
@@ -335,8 +347,8 @@ class PineconeEngine:
     def _fetch(self, namespace: str, ids: Sequence[str]) -> dict[str, Any]:
         self._wait(namespace)
         found: dict[str, Any] = {}
-        for start in range(0, len(ids), IDS):
-            asked = partial(self._index.fetch, ids=list(ids[start : start + IDS]), namespace=namespace)
+        for start in range(0, len(ids), self._page):
+            asked = partial(self._index.fetch, ids=list(ids[start : start + self._page]), namespace=namespace)
             if (page := self._read(asked, "fetching")) is not None:
                 found |= page.vectors
         return found
@@ -345,7 +357,7 @@ class PineconeEngine:
         self._wait(self._rows)
         following: str | None = None
         while True:
-            asked = partial(self._index.fetch_by_metadata, filter=filter, namespace=self._rows, limit=PAGE)
+            asked = partial(self._index.fetch_by_metadata, filter=filter, namespace=self._rows, limit=self._page)
             page = self._read(partial(asked, pagination_token=following), "listing")
             if page is not None and page.vectors:
                 yield [self._row(record, vectors) for record in page.vectors.values()]
@@ -454,7 +466,7 @@ def _client(address: Address) -> Pinecone:
         raise CollectionError(f"{address}: timeout is {timeout!r}; whole seconds from 1 were expected")
     port = f":{address.port}" if address.port else ""
     host = f"{'http' if local else 'https'}://{address.host}{port}" if address.host else None
-    return Pinecone(api_key=key, host=host, timeout=float(timeout), retry_config=RetryConfig(max_retries=0))
+    return Pinecone(api_key=key, host=host, timeout=float(timeout))
 
 
 def _is_transient(error: Exception) -> bool:
