@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +17,7 @@ from click.testing import CliRunner
 
 from twinrank import Collection, Workers
 from twinrank.cli import twinrank
-from twinrank.errors import ModelMismatchError, ModelNotFoundError, WorkersError
+from twinrank.errors import CollectionError, ModelMismatchError, ModelNotFoundError, WorkersError
 from twinrank.loaded import Loaded
 from twinrank.preparation import Preparation, Prepared, Task
 from twinrank.recipe import Recipe
@@ -108,6 +112,38 @@ def test_another_model_or_none_on_a_node_is_refused(cluster: Any, tiny_model: Pa
         with pytest.raises(ModelMismatchError if given is another else ModelNotFoundError, match=said):
             pool.hand_over(task).result(timeout=120)
         pool.close()
+
+
+def test_ctrl_c_ends_it_and_gives_the_cores_back(cluster: Any, tiny_model: Path, tmp_path: Path) -> None:
+    corpus, place = tmp_path / "corpus.jsonl", tmp_path / "c"
+    corpus.write_text("".join(json.dumps({"_id": f"{n}", "text": document(n)["text"]}) + "\n" for n in range(20_000)))
+    command = [sys.executable, "-m", "twinrank", "index", str(corpus), "-c", str(place), "--model", str(tiny_model)]
+    child = subprocess.Popen([*command, "--ray", cluster.address], stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def written() -> int:
+        try:
+            with Collection(place, create=False) as collection:
+                return len(collection)
+        except CollectionError:  # it is being made
+            return 0
+
+    until(lambda: written() > 0)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert told.strip().endswith("the same command goes on from there")
+    assert "Traceback" not in told
+    assert 0 < written() < 20_000
+    ray.init(cluster.address, log_to_driver=False)
+    until(lambda: ray.available_resources().get("CPU", 0) == 3)
+    ray.shutdown()
+
+
+def until(true: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_node_that_is_killed_on_the_way_loses_and_doubles_nothing(

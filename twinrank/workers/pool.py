@@ -15,7 +15,7 @@ ATTEMPTS = 4
 """Workers that may die over one task, and that may die one after the other before any task is done."""
 
 PATIENCE = 600.0
-"""Seconds within which a worker has to become free."""
+"""Seconds within which somebody has to finish a task, where one waits for a worker."""
 
 
 class WorkerDied(Exception):  # noqa: N818
@@ -69,6 +69,7 @@ class Pool:
         self._lock = threading.Lock()
         self._hired = 0
         self._deaths_in_a_row = 0
+        self._done = 0
         self._closed = False
 
     @property
@@ -106,6 +107,7 @@ class Pool:
                 raise
             else:
                 self._deaths_in_a_row = 0
+                self._done += 1
                 self._free.put(worker)
                 return prepared
         raise WorkersError(f"{ATTEMPTS} workers died over {task.told}; the last {deaths[-1]}. {self._team.hint}")
@@ -130,10 +132,13 @@ class Pool:
                 return hired
 
     def _wait(self) -> Hired:
-        try:
-            return self._free.get(timeout=PATIENCE)
-        except Empty:
-            raise WorkersError(f"no worker became free within {PATIENCE:.0f} seconds. {self._team.hint}") from None
+        while True:
+            done = self._done
+            try:
+                return self._free.get(timeout=PATIENCE)
+            except Empty:
+                if self._done == done:
+                    raise WorkersError(f"no worker became free within {PATIENCE:.0f} seconds. {self._team.hint}") from None
 
     def _hire(self) -> None:
         with self._lock:
