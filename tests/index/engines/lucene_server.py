@@ -13,7 +13,6 @@ import math
 import re
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +70,8 @@ class Index:
         self._map("", mappings.get("properties", {}))
         self.live: dict[str, dict] = {}  # id → {"source", "values"}
         self.seen: dict[str, dict] = {}
-        self.version = 0
+        self._inverted: dict[str, dict] = {}
+        self._lengths: dict[str, dict[str, int]] = {}
 
     def _map(self, prefix: str, properties: dict) -> None:
         for name, told in properties.items():
@@ -213,7 +213,23 @@ class Index:
 
     def refresh(self) -> None:
         self.seen = dict(self.live)
-        self.version += 1
+        self._inverted.clear()
+        self._lengths.clear()
+
+    def inverted(self, field: str) -> dict:
+        """Value of a field → ids of the documents that are seen and hold it."""
+        if field not in self._inverted:
+            found: dict = {}
+            for key, document in self.seen.items():
+                for value in document["values"].get(field, ()):
+                    found.setdefault("" if isinstance(value, np.ndarray) else value, set()).add(key)
+            self._inverted[field] = found
+        return self._inverted[field]
+
+    def lengths(self, field: str) -> dict[str, int]:
+        if field not in self._lengths:
+            self._lengths[field] = {key: len(held) for key, one in self.seen.items() if (held := one["values"].get(field))}
+        return self._lengths[field]
 
 
 class Searching:
@@ -223,57 +239,59 @@ class Searching:
         self.index = index
         self.documents = index.seen
 
-    def filter(self, query: dict) -> Callable[[str, dict], bool]:
+    def matching(self, query: dict) -> set[str]:
+        """The ids of the documents that a query lets through."""
         [(kind, told)] = query.items()
-        types = self.index.types
         if kind == "match_all":
-            return lambda key, values: True
+            return set(self.documents)
         if kind == "match_none":
-            return lambda key, values: False
+            return set()
         if kind == "bool":
-            if set(told) - {"filter", "must", "should", "must_not", "minimum_should_match"}:
-                raise bad(f"[bool] query does not support {set(told)}", "parsing_exception")
-            parts = {name: told.get(name, []) for name in ("filter", "must", "should", "must_not")}
-            parts = {name: [part] if isinstance(part, dict) else part for name, part in parts.items()}
-            if sum(map(len, parts.values())) > MOST_CLAUSES:
-                raise bad("maxClauseCount is set to 1024", "too_many_nested_clauses")
-            every = [self.filter(part) for part in (*parts["filter"], *parts["must"])]
-            some, none = [self.filter(part) for part in parts["should"]], [self.filter(part) for part in parts["must_not"]]
-            least = told.get("minimum_should_match", 0 if every else min(1, len(some)))
-            return lambda key, values: (
-                all(part(key, values) for part in every)
-                and not any(part(key, values) for part in none)
-                and (not least or sum(part(key, values) for part in some) >= least)
-            )
+            return self._bool(told)
         if kind == "exists":
-            return lambda key, values: told["field"] in values
+            return set().union(*self.index.inverted(told["field"]).values())
         [(field, given)] = told.items()
-        of = types.get(field, {}).get("type")
+        of = self.index.types.get(field, {}).get("type")
         if of in ("dense_vector", "knn_vector"):
             raise bad(f"Field [{field}] of type [{of}] doesn't support {kind} queries", "query_shard_exception")
+        held = self.index.inverted(field)
         if kind == "terms":
             if len(given) > MOST_TERMS:
                 raise bad(
                     f"The number of terms [{len(given)}] used in the Terms Query request has exceeded the maximum of [65536]"
                 )
-            wanted = {self._value(of, one) for one in given}
-            return lambda key, values: any(one in wanted for one in values.get(field, ()))
+            return set().union(*(held.get(self._value(of, one), ()) for one in given))
         if kind == "term":
-            wanted_one = self._value(of, given["value"] if isinstance(given, dict) else given)
-            return lambda key, values: wanted_one in values.get(field, ())
+            return set(held.get(self._value(of, given["value"] if isinstance(given, dict) else given), ()))
         if kind == "range":
             tests = {"lt": lambda a, b: a < b, "lte": lambda a, b: a <= b, "gt": lambda a, b: a > b, "gte": lambda a, b: a >= b}
             if set(given) - set(tests):
                 raise bad(f"[range] query does not support {set(given)}", "parsing_exception")
             bounds = [(tests[name], self._value(of, bound)) for name, bound in given.items()]
-            return lambda key, values: any(all(test(one, bound) for test, bound in bounds) for one in values.get(field, ()))
+            return set().union(*(keys for one, keys in held.items() if all(test(one, bound) for test, bound in bounds)))
         if kind == "regexp":
             assert set(given) <= {"value", "flags"}
             if len(given["value"]) > 1000:
                 raise bad("The length of regex used in the Regexp Query request has exceeded the allowed maximum of [1000]")
             pattern = lucene_regexp(given["value"], given.get("flags", "ALL"))
-            return lambda key, values: any(pattern.fullmatch(one) for one in values.get(field, ()))
+            return set().union(*(keys for one, keys in held.items() if pattern.fullmatch(one)))
         raise bad(f"unknown query [{kind}]", "parsing_exception")
+
+    def _bool(self, told: dict) -> set[str]:
+        if set(told) - {"filter", "must", "should", "must_not", "minimum_should_match"}:
+            raise bad(f"[bool] query does not support {set(told)}", "parsing_exception")
+        parts = {name: told.get(name, []) for name in ("filter", "must", "should", "must_not")}
+        parts = {name: [part] if isinstance(part, dict) else part for name, part in parts.items()}
+        if sum(map(len, parts.values())) > MOST_CLAUSES:
+            raise bad("maxClauseCount is set to 1024", "too_many_nested_clauses")
+        every = [self.matching(part) for part in (*parts["filter"], *parts["must"])]
+        some = [self.matching(part) for part in parts["should"]]
+        found = set(self.documents) if not every else set.intersection(*every)
+        least = told.get("minimum_should_match", 0 if every else min(1, len(some)))
+        assert least in (0, 1)
+        if least:
+            found &= set().union(*some)
+        return found.difference(*(self.matching(part) for part in parts["must_not"]))
 
     def _value(self, of: str | None, value: object) -> object:
         if of == "boolean" and not isinstance(value, bool):
@@ -281,10 +299,6 @@ class Searching:
         if of in ("double", "long", "integer") and (isinstance(value, (str, bool))):
             raise bad(f'For input string: "{value}"', "number_format_exception")
         return float(value) if of == "double" else value  # type: ignore[arg-type]
-
-    def matching(self, query: dict) -> list[str]:
-        passes = self.filter(query)
-        return [key for key, document in self.documents.items() if passes(key, document["values"])]
 
     def scored(self, query: dict) -> dict[str, float]:
         """_score by key."""
@@ -305,9 +319,8 @@ class Searching:
         return scores
 
     def _bm25(self, field: str, term: str, boost: float) -> dict[str, float]:
-        lengths = {key: len(held) for key, one in self.documents.items() if (held := one["values"].get(field))}
-        holding = {key: Counter(self.documents[key]["values"][field])[term] for key in lengths}
-        holding = {key: times for key, times in holding.items() if times}
+        lengths = self.index.lengths(field)
+        holding = {key: self.documents[key]["values"][field].count(term) for key in self.index.inverted(field).get(term, ())}
         if not holding:
             return {}
         average = sum(lengths.values()) / len(lengths)
@@ -325,7 +338,8 @@ class Searching:
                 f"the query vector has a different dimension [{len(vector)}] than the index vectors [{dimension}]",
                 "query_shard_exception",
             )
-        keys = [key for key in self.matching(filter or {"match_all": {}}) if field in self.documents[key]["values"]]
+        passing = self.matching(filter or {"match_all": {}})
+        keys = [key for key in self.documents if key in passing and field in self.documents[key]["values"]]
         if not keys:
             return {}
         matrix = np.stack([self.documents[key]["values"][field][0] for key in keys])

@@ -53,6 +53,7 @@ class Class:
         if not vector["vectorIndexConfig"].get("skipDefaultQuantization"):
             raise Refused(422, "the simulation does not quantise")
         self.objects: dict[str, dict] = {}  # id → {"properties", "vector"}
+        self.inverted: dict[str, dict[str, set[str]]] = {name: {} for name in self.properties}
         self.dimension = 0
 
     def put(self, key: str, properties: dict, vector: np.ndarray | None) -> None:
@@ -75,65 +76,69 @@ class Class:
             for name, value in properties.items()
             if self.properties[name]["dataType"][0] in TEXTS
         }
+        self.remove(key)
         self.objects[key] = {"properties": properties, "vector": vector, "tokens": tokens}
+        for name, texts in tokens.items():
+            for token in texts:
+                self.inverted[name].setdefault(token, set()).add(key)
+
+    def remove(self, key: str) -> None:
+        for name, texts in self.objects.pop(key, {"tokens": {}})["tokens"].items():
+            for token in set(texts):
+                self.inverted[name][token].discard(key)
 
     def tokens(self, name: str, text: str) -> list[str]:
         how = self.properties[name]["tokenization"]
         return [text.strip()] if how == "field" else text.split() if how == "whitespace" else re.findall(r"\w+", text.lower())
 
-    def passing(self, told) -> Callable[[str, dict], bool]:
+    def passing(self, told) -> set[str]:
+        """The ids of the objects that a filter lets through."""
         operator = type(told).Operator.Name(told.operator).removeprefix("OPERATOR_")
         if operator in ("AND", "OR", "NOT"):
             parts = [self.passing(part) for part in told.filters]
             if operator == "NOT":
                 [part] = parts
-                return lambda key, one: not part(key, one)
-            together = all if operator == "AND" else any
-            return lambda key, one: together(part(key, one) for part in parts)
+                return set(self.objects) - part
+            return set.intersection(*parts) if operator == "AND" else set().union(*parts)
         name = told.target.property
         if name == "_id":
             if operator != "CONTAINS_ANY":
                 raise Refused(422, f"id filter with {operator}: not simulated")
-            ids = {str(uuid.UUID(one)) for one in told.value_text_array.values}
-            return lambda key, one: key in ids
+            return {str(uuid.UUID(one)) for one in told.value_text_array.values} & set(self.objects)
         if name not in self.properties:
             raise Refused(422, f"no such prop with name '{name}' found in class '{self.name}'")
         if not self.properties[name].get("indexFilterable", True):
             raise Refused(422, f"Filtering by property '{name}' requires inverted index")
-
-        def held(one: dict) -> list[str]:
-            return one["tokens"].get(name, [])
-
+        held = self.inverted[name]
         if operator == "CONTAINS_ANY":
             if not told.value_text_array.values:
                 raise Refused(422, "empty list")
             wanted = {token for text in told.value_text_array.values for token in self.tokens(name, text)}
-            return lambda key, one: not wanted.isdisjoint(held(one))
+            return set().union(*(held.get(token, ()) for token in wanted))
         if operator == "LIKE":
             # Some versions take what else means something in a regular expression as that: nothing of it may be there.
             assert not re.search(r"[.+()|\[\]{}^$\\]", told.value_text), told.value_text
             [token] = self.tokens(name, told.value_text)
             pattern = re.compile(token.replace("?", ".").replace("*", ".*"))
-            return lambda key, one: any(pattern.fullmatch(token) for token in held(one))
+            return set().union(*(keys for one, keys in held.items() if pattern.fullmatch(one)))
         raise Refused(422, f"filter with {operator}: not simulated")
 
     def matching(self, request) -> dict[str, dict]:
         if not request.HasField("filters"):
             return dict(self.objects)
-        passes = self.passing(request.filters)
-        return {key: one for key, one in self.objects.items() if passes(key, one)}
+        return {key: self.objects[key] for key in self.passing(request.filters)}
 
     def bm25(self, query: str, name: str) -> dict[str, float]:
         if not self.properties[name].get("indexSearchable", True):
             raise Refused(422, f"Searching by property '{name}' requires inverted index")
-        held = {key: tokens for key, one in self.objects.items() if (tokens := one["tokens"].get(name))}
-        average = sum(map(len, held.values())) / max(len(held), 1)
-        counts, scores = {key: Counter(tokens) for key, tokens in held.items()}, Counter()
+        lengths = {key: len(tokens) for key, one in self.objects.items() if (tokens := one["tokens"].get(name))}
+        average, scores = sum(lengths.values()) / max(len(lengths), 1), Counter()
         for term, times in Counter(self.tokens(name, query)).items():
-            holding = {key: count[term] for key, count in counts.items() if count[term]}
-            idf = math.log1p((len(held) - len(holding) + 0.5) / (len(holding) + 0.5))
-            for key, frequency in holding.items():
-                scores[key] += times * idf * frequency / (frequency + K1 * (1 - B + B * len(held[key]) / average))
+            holding = self.inverted[name].get(term, set())
+            idf = math.log1p((len(lengths) - len(holding) + 0.5) / (len(holding) + 0.5))
+            for key in holding:
+                frequency = self.objects[key]["tokens"][name].count(term)
+                scores[key] += times * idf * frequency / (frequency + K1 * (1 - B + B * lengths[key] / average))
         return scores
 
 
@@ -304,7 +309,7 @@ def servicer(database: Database):
             bad = database.item_errors.pop(0) if database.item_errors else ""
             failed += bool(bad)
             if not bad:
-                del of.objects[key]
+                of.remove(key)
             told.append(batch_delete_pb2.BatchDeleteObject(uuid=uuid.UUID(key).bytes, successful=not bad, error=bad))
         return batch_delete_pb2.BatchDeleteReply(
             matches=len(found), failed=failed, successful=len(found) - failed, objects=told if request.verbose else []
