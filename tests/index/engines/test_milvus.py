@@ -191,6 +191,30 @@ def test_between_is_said_exactly_until_a_row_has_three_values(server: Any) -> No
     other.close()
 
 
+def test_several_threads_write_rows_that_change_the_collections_properties(server: Any) -> None:
+    engine, failed = engine_at(server.address("busy")), []
+    engine.create(Layout(8, False))
+    rows = some_rows(160, lambda number: {f"f{number // 4}": [1, 2, 3]})
+
+    def write(some: list[Row]) -> None:
+        try:
+            for start in range(0, len(some), 4):
+                engine.upsert(some[start : start + 4])
+            engine.delete(np.array([some[0].key], np.int64))
+        except EngineError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(rows[start : start + 40],)) for start in range(0, 160, 40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert keys_in(engine) == {row.key for row in rows} - {rows[start].key for start in range(0, 160, 40)}
+    assert not any(engine.exact(parse(f"f{number} between 1 and 2")) for number in range(40))
+    engine.drop()
+
+
 def test_rows_are_read_whole_however_the_server_keeps_them(server: Any) -> None:
     """Pages of few rows over several segments, replaced and deleted rows among them."""
     engine = engine_at(server.address("paged"))

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
@@ -43,6 +45,7 @@ from twinrank.index.engines.milvus_schema import (
     has_words,
     indexes,
     is_before,
+    is_lite,
     kept_of,
     make_index,
     schema,
@@ -95,6 +98,7 @@ class MilvusEngine:
         if self._consistency not in CONSISTENCIES:
             raise CollectionError(f"{address}: consistency is {self._consistency!r}; it is one of {', '.join(CONSISTENCIES)}")
         self._session = Session(address)
+        self._writing = threading.Lock()
         self._seen: Kept | None = None
         self._meta = Texts(_Properties(self), META_BYTES)
 
@@ -176,12 +180,17 @@ class MilvusEngine:
             self._session.ask("putting rows in", self._put, batch, bool(kept.tenant))
 
     def _put(self, client: MilvusClient, batch: list[dict[str, Any]], partitioned: bool) -> None:
-        if partitioned and is_before(client, (2, 4)):
-            # Its upsert puts rows into partitions of others: github.com/milvus-io/milvus/issues/30607.
-            client.delete(self._name, ids=[record["key"] for record in batch], **ONCE)
-            client.insert(self._name, batch, **ONCE)
-        else:
-            client.upsert(self._name, batch, **ONCE)
+        with self._alone(client):
+            if partitioned and is_before(client, (2, 4)):
+                # Its upsert puts rows into partitions of others: github.com/milvus-io/milvus/issues/30607.
+                client.delete(self._name, ids=[record["key"] for record in batch], **ONCE)
+                client.insert(self._name, batch, **ONCE)
+            else:
+                client.upsert(self._name, batch, **ONCE)
+
+    def _alone(self, client: MilvusClient) -> AbstractContextManager[object]:
+        """Milvus Lite does not bear several writers at once: two of them fail at each other's files."""
+        return self._writing if is_lite(client) else nullcontext()
 
     def _record(self, row: Row, kept: Kept) -> dict[str, Any]:
         """A row as columns; raises EngineError for what a column cannot hold."""
@@ -221,7 +230,11 @@ class MilvusEngine:
 
     def delete(self, keys: Keys) -> None:
         for some in _parts(keys.tolist(), MOST_FOUND):
-            self._session.call("deleting rows", "delete", self._name, ids=some)
+            self._session.ask("deleting rows", self._remove, some)
+
+    def _remove(self, client: MilvusClient, keys: list[int]) -> None:
+        with self._alone(client):
+            client.delete(self._name, ids=keys, **ONCE)
 
     def fetch(self, keys: Keys, *, vectors: bool = False) -> dict[int, Row]:
         size = PAGE_OF_VECTORS if vectors else PAGE
@@ -366,8 +379,9 @@ class MilvusEngine:
     def _set_properties(self, properties: dict[str, str]) -> None:
         def write(client: MilvusClient) -> None:
             # Before 2.4 a server that is restarted has forgotten the last change: github.com/milvus-io/milvus/issues/30144.
-            for _ in range(2 if is_before(client, (2, 4)) else 1):
-                client.alter_collection_properties(self._name, properties, **ONCE)
+            with self._alone(client):
+                for _ in range(2 if is_before(client, (2, 4)) else 1):
+                    client.alter_collection_properties(self._name, properties, **ONCE)
 
         self._session.ask("writing properties", write)
 

@@ -104,6 +104,10 @@ def is_before(client: MilvusClient, version: tuple[int, ...]) -> bool:
     return version_of(client.get_server_version()) < version
 
 
+def is_lite(client: MilvusClient) -> bool:
+    return "milvus_lite" in client.get_server_version()
+
+
 def has_words(told: str) -> bool:
     """Whether a server of this version has the BM25 function."""
     return version_of(told) >= ((3, 0) if "milvus_lite" in told else (2, 5))
