@@ -133,14 +133,17 @@ def test_what_is_said_and_what_is_not() -> None:
 # -- writing and reading -----------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_sent_in_batches_by_bytes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_sent_and_read_in_batches_by_bytes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twinrank.index.engines.weaviate.BATCH", 2000)
     engine.upsert(rows(50))
     assert engine.count() == 50
     large = [replace(row, payload="x" * 1_500_000) for row in rows(12)]  # more than a message of the server's takes
     monkeypatch.undo()
     engine.upsert(large)
-    assert engine.fetch(np.array([3]))[3].payload == "x" * 1_500_000
+    assert engine.count() == 50
+    found = {row.key: row for batch in engine.iterate(vectors=True) for row in batch}
+    assert [found[key].payload for key in range(1, 13)] == ["x" * 1_500_000] * 12
+    assert len(found) == 50
 
 
 def test_a_busy_server_is_asked_again(engine: Engine, server, impatient: None) -> None:

@@ -58,6 +58,9 @@ PIECE = 2_000_000
 LAYOUT = "/layout"
 """The meta text in which the layout is: no name of anybody else's holds a slash."""
 
+TOO_LARGE = "larger than max"
+"""What gRPC says of a message beyond the server's GRPC_MAX_MESSAGE_SIZE."""
+
 OPTIONS = ("grpc", "grpc_host", "tls", "consistency", "replicas", "shards", "timeout")
 
 T = TypeVar("T")
@@ -289,23 +292,25 @@ class WeaviateEngine:
                     yield self._by_id(some, vectors)
                 return
         last = None
-        while page := self._walk(last, vectors):
-            rows = [row_of(one, vectors) for one in page]
-            yield [row for row in rows if passing is None or passes(row)]
-            last = page[-1].uuid
+        while ids := self._walk(last):
+            yield [row for row in self._by_id(ids, vectors) if passing is None or passes(row)]
+            last = ids[-1]
 
-    def _walk(self, last: Any, vectors: bool) -> list[Any]:
-        def send(rows: Any) -> list[Any]:
-            return list(
-                rows.query.fetch_objects(
-                    after=last, limit=PAGE, include_vector=[VECTOR] if vectors else False, return_properties=SHOWN
-                ).objects
-            )
+    def _walk(self, last: str | None) -> list[str]:
+        def send(rows: Any) -> list[str]:
+            return [str(one.uuid) for one in rows.query.fetch_objects(after=last, limit=PAGE, return_properties=[]).objects]
 
         return self._of_rows("reading rows", send)
 
     def _by_id(self, ids: list[str], vectors: bool) -> list[Row]:
-        return [row_of(one, vectors) for one in self._objects("reading rows", self.name, ids, SHOWN, vectors)]
+        """Where they are more than an answer holds, in halves."""
+        try:
+            return [row_of(one, vectors) for one in self._objects("reading rows", self.name, ids, SHOWN, vectors)]
+        except EngineError as error:
+            if TOO_LARGE not in str(error) or len(ids) == 1:
+                raise
+        half = len(ids) // 2
+        return self._by_id(ids[:half], vectors) + self._by_id(ids[half:], vectors)
 
     def _objects(self, doing: str, name: str, ids: list[str], shown: list[str], vectors: bool = False) -> list[Any]:
         from weaviate.classes.query import Filter
@@ -446,6 +451,8 @@ def _is_transient(error: Exception) -> bool:
     import grpc
     from weaviate import exceptions as known
 
+    if TOO_LARGE in str(error):
+        return False
     if isinstance(error, _ItemError):
         return _passes_away(str(error))
     if isinstance(error, known.UnexpectedStatusCodeError):
