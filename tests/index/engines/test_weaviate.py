@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import runpy
 from collections.abc import Iterator
@@ -296,6 +297,15 @@ def test_parameters_of_hnsw_shards_and_replicas_arrive(server) -> None:
         "consistency": "QUORUM",
     }
     engine.close()
+
+
+def test_an_engine_that_nobody_closes_leaves_no_open_connection(server) -> None:
+    engine = open_engine(server.address("papers"))
+    assert not engine.exists()
+    client = engine._connected
+    del engine
+    gc.collect()
+    assert not client.is_connected()
 
 
 def test_a_server_that_cannot_negate_filters_is_refused(server) -> None:

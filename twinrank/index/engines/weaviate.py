@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
@@ -119,6 +120,9 @@ class WeaviateEngine:
         chosen = [f"{name} {value}" for name, value in given.items() if value]
         index = "none" if not layout.dimension else "flat" if layout.index.kind == "exact" else ", ".join(["hnsw", *chosen])
         return {"server": f"Weaviate {server['version']}", "index": index, "consistency": self._level}
+
+    def settle(self) -> None:
+        pass
 
     def close(self) -> None:
         with self._lock:
@@ -409,6 +413,7 @@ class WeaviateEngine:
                     client.close()
                     raise EngineError(f"{place}: this is Weaviate {version}; filters need {'.'.join(map(str, LEAST))} or later")
                 self._connected = client
+                weakref.finalize(self, client.close)  # an engine that nobody closes leaves no open connection
             return self._connected
 
 
