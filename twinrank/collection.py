@@ -155,6 +155,10 @@ class Collection(Asking):
             self._derived.close()
             self._use(recipe, Loaded(recipe))
 
+    def settle(self) -> None:
+        """Build what speeds searches up: an approximate index of a folder, an engine's index of what was loaded."""
+        self._derived.complete()
+
     def read_text(self, name: str) -> str | None:
         """A text that is kept beside the recipe, such as tuning.json; None where there is none."""
         found = self._place.read_text(name)

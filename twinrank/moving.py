@@ -75,6 +75,8 @@ def copy(
     with Collection(target, create=False) as made:
         if not is_elsewhere(target):
             made.rebuild()
+        else:
+            made.settle()
         if (calibration := source.read_text(CALIBRATION)) is not None:
             made.write_text(CALIBRATION, calibration)
         _verify(source, made, ids, report, sample)

@@ -53,7 +53,7 @@ class EngineIndexes:
         return Indexes(self._words, vectors, None)
 
     def complete(self) -> None:
-        pass
+        self.store.engine.settle()
 
     def tidy(self) -> None:
         pass

@@ -186,6 +186,9 @@ class LuceneEngine(ABC):
             **({} if size is None else {"bytes": str(size)}),
         }
 
+    def settle(self) -> None:  # noqa: B027 -- both servers index by themselves
+        pass
+
     def close(self) -> None:
         self.client.close()
 

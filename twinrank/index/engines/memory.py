@@ -71,6 +71,9 @@ class MemoryEngine:
     def set_meta(self, name: str, value: str) -> None:
         self._kept.meta[name] = value
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

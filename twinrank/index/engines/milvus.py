@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -65,6 +66,11 @@ MOST_FOUND = 16_384
 BATCH_BYTES, BATCH_ROWS = 4 << 20, 5000
 """Of one upsert: Milvus takes 64 MB; message queues behind it are happier with a few."""
 
+SEALED_FROM = 4000
+"""Rows put in from which on they are sealed when loading ends, as Milvus does after some minutes; fewer are scanned."""
+SEALING = 120.0
+"""Seconds that this is waited for."""
+
 PAGE_BYTES = 24 << 20
 """What a page of rows may weigh at most; Milvus gives 100 MB."""
 
@@ -100,6 +106,8 @@ class MilvusEngine:
         self._session = Session(address)
         self._writing = threading.Lock()
         self._seen: Kept | None = None
+        self._loaded = 0
+        """Rows put in since they were sealed."""
         self._meta = Texts(_Properties(self), META_BYTES)
 
     @property
@@ -155,6 +163,7 @@ class MilvusEngine:
             "server": str(self._session.call("asking for the version", "get_server_version")),
             "index": " ".join([str(index.get("index_type", "")), *(f"{name}={value}" for name, value in params.items())]),
             "rows": f"{self.count():,}",
+            "indexed": f"{int(index.get('indexed_rows', 0)):,}",
             "consistency": self._consistency,
         }
         return told | ({"partitioned by": kept.tenant} if kept.tenant else {})
@@ -164,6 +173,26 @@ class MilvusEngine:
 
     def set_meta(self, name: str, value: str) -> None:
         self._meta.set(name, value)
+
+    def settle(self) -> None:
+        """Seal what was loaded and wait until it is searched by its index, half a minute or so.
+
+        Until then a standalone server searches it by an index in passing, which of 20,000 rows found 0.88 of the ten best, and
+        0.14 where one in a thousand met a condition.
+        """
+        if self._loaded < SEALED_FROM:
+            return
+        self._session.call("sealing what was loaded", "flush", self._name)
+        self._loaded, until = 0, time.monotonic() + SEALING
+        while self._session.ask("waiting for what was loaded", self._is_growing) and time.monotonic() < until:
+            time.sleep(0.5)
+
+    def _is_growing(self, client: MilvusClient) -> bool:
+        """Whether what was sealed is not yet what is searched."""
+        if is_lite(client):
+            return False
+        searched = {segment.segment_id for segment in client.list_loaded_segments(self._name, **ONCE)}
+        return any(segment.segment_id not in searched for segment in client.list_persistent_segments(self._name, **ONCE))
 
     def close(self) -> None:
         self._session.close()
@@ -178,6 +207,7 @@ class MilvusEngine:
             self._set_properties({MANY + name: "1" for name in many})
         for batch in _batches(records.values()):
             self._session.ask("putting rows in", self._put, batch, bool(kept.tenant))
+            self._loaded += len(batch)
 
     def _put(self, client: MilvusClient, batch: list[dict[str, Any]], partitioned: bool) -> None:
         with self._alone(client):

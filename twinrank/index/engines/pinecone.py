@@ -156,6 +156,9 @@ class PineconeEngine:
     def set_meta(self, name: str, value: str) -> None:
         self._texts.set(name, value)
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         if "_index" in self.__dict__:
             self._index.close()

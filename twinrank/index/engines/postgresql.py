@@ -8,8 +8,8 @@ Options after `?`, and those of libpq such as `sslmode` and `host`:
 - `schema`: another one than `twinrank`;
 - `timeout`: seconds that a search may take, 60;
 - `halfvec=yes`, of a new collection: its index has 16-bit numbers and half the size; scores stay those of the vectors;
-- `bulk=yes`, to load a large collection: vectors are indexed on closing it and not on the way, which takes a quarter of the
-  time where the index fits into `maintenance_work_mem`; until then they are scanned;
+- `bulk=yes`, to load a large collection: vectors are indexed at the end of `add` and not on the way, which takes a quarter of
+  the time where the index fits into `maintenance_work_mem`; until then they are scanned;
 - `maintenance_work_mem`, such as 2GB: memory to build an index of vectors in; the server's own where nothing is said.
 
 Words are ranked by BM25 over a table of postings, by the numbers and lengths of all passages as they are at that moment. Scores
@@ -128,10 +128,13 @@ class PostgreSQLEngine:
         kept = [kept_text(name), kept_text(value)]
         self._sessions.write("writing meta", lambda connection: connection.execute(self._tables.sql(query), kept))
 
+    def settle(self) -> None:
+        if self._due is not None:
+            self._index(self._due)
+
     def close(self) -> None:
         try:
-            if self._due is not None:
-                self._index(self._due)
+            self.settle()
         finally:
             self._sessions.close()
 

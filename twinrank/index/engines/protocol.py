@@ -103,6 +103,10 @@ class Engine(Protocol):
 
     def set_meta(self, name: str, value: str) -> None: ...
 
+    def settle(self) -> None:
+        """Called after much was written, as at the end of an `add`: index what is not indexed yet, if it is worth it."""
+        ...
+
     def close(self) -> None: ...
 
     # -- rows --------------------------------------------------------------------------------------------------------------

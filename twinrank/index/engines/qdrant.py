@@ -112,6 +112,9 @@ class QdrantEngine:
     def set_meta(self, name: str, value: str) -> None:
         self._texts.set(name, value)
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         self._service.close()
 
