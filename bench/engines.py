@@ -108,10 +108,11 @@ def load(engine: Engine, million: Million, settings: VectorIndexSettings) -> Non
     for batch in rows(million):
         engine.upsert(batch)
     written = perf_counter() - begun
+    engine.settle()
     engine.search_vectors(million.queries[0], 10)
     done = perf_counter() - begun
     print(
-        f"{engine.title}: {len(million.kept):,} rows written in {written:,.0f} s, searched after {done:,.0f} s; "
+        f"{engine.title}: {len(million.kept):,} rows written in {written:,.0f} s, indexed and searched after {done:,.0f} s; "
         + ", ".join(f"{name} {value}" for name, value in engine.describe().items()),
         flush=True,
     )

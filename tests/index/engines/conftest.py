@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +14,14 @@ import pytest
 
 from twinrank.index.engines import Engine, open_engine
 
-PLACES = {path.stem.removeprefix("at_"): path for path in sorted(Path(__file__).parent.glob("at_*.py"))}
+WANTED = os.environ.get("TWINRANK_ENGINES", "").split()
+"""Names of those to be run; none: all that can be."""
+
+PLACES = {
+    name: path
+    for path in sorted(Path(__file__).parent.glob("at_*.py"))
+    if (name := path.stem.removeprefix("at_")) in (WANTED or [name])
+}
 
 
 def load(path: Path) -> ModuleType:
