@@ -68,7 +68,7 @@ BATCH_BYTES, BATCH_ROWS = 4 << 20, 5000
 
 SEALED_FROM = 4000
 """Rows put in from which on they are sealed when loading ends, as Milvus does after some minutes; fewer are scanned."""
-SEALING = 120.0
+SEALING = 300.0
 """Seconds that this is waited for."""
 
 PAGE_BYTES = 24 << 20
@@ -188,9 +188,12 @@ class MilvusEngine:
             time.sleep(0.5)
 
     def _is_growing(self, client: MilvusClient) -> bool:
-        """Whether what was sealed is not yet what is searched."""
+        """Whether what was sealed is not yet indexed, or its index not yet what is searched."""
         if is_lite(client):
             return False
+        index = client.describe_index(self._name, "vector", **ONCE)
+        if int(index.get("indexed_rows", 0)) < int(index.get("total_rows", 0)):
+            return True
         searched = {segment.segment_id for segment in client.list_loaded_segments(self._name, **ONCE)}
         return any(segment.segment_id not in searched for segment in client.list_persistent_segments(self._name, **ONCE))
 
