@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from twinrank.errors import CollectionError, StorageError
 from twinrank.index.engines import Address, Layout, open_engine
-from twinrank.places.engineindexes import EngineIndexes
+from twinrank.places.engineindexes import EngineIndexes, check_recipe
 from twinrank.places.enginestore import EngineStore
 from twinrank.places.folder import RECIPE
 from twinrank.recipe import NO_MODEL, Recipe
@@ -45,7 +45,7 @@ class EnginePlace:
                 raise CollectionError(f"{self.where} is of format {kept!r}, this twinrank reads {FORMAT}; update twinrank")
             if self.engine.count():
                 raise CollectionError(f"{self.where} holds rows that twinrank did not write; name another collection")
-        elif not create:
+        if not create:
             raise CollectionError(f"there is no collection at {self.where}; make one: twinrank index DOCS -c '{self.where}'")
         return False
 
@@ -54,6 +54,7 @@ class EnginePlace:
         return self._store
 
     def make(self, recipe: Recipe, dimension: int) -> EngineStore:
+        check_recipe(recipe, self.where)
         if recipe.encoder.model != NO_MODEL and not dimension:
             raise CollectionError(
                 f"{self.where} keeps one vector a passage, and {recipe.encoder.model} gives one a token; "
@@ -66,7 +67,7 @@ class EnginePlace:
             )
         self.engine.create(Layout(dimension, True, recipe.index))
         self._is_there = True
-        self.write_recipe(recipe)
+        self._store.set_meta(RECIPE, recipe.to_toml())
         self._store.set_meta(MARK, FORMAT)
         return self.open()
 
@@ -81,6 +82,7 @@ class EnginePlace:
         return None if kept is None else Recipe.parse(kept, name=self.named(RECIPE))
 
     def write_recipe(self, recipe: Recipe) -> None:
+        self._check_words(Analyzer(recipe.words.language))
         self._store.set_meta(RECIPE, recipe.to_toml())
 
     def read_text(self, name: str) -> tuple[object, Callable[[], str]] | None:
@@ -98,12 +100,17 @@ class EnginePlace:
     def searching(self, store: Kept, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> EngineIndexes:
         if not isinstance(store, EngineStore):
             raise StorageError(f"{self.where} is searched with the store of another place")
-        if analyzer.fingerprint != store.analyzer.fingerprint:
+        self._check_words(analyzer)
+        return EngineIndexes(store, recipe, notify)
+
+    def _check_words(self, analyzer: Analyzer) -> None:
+        """The words of all rows were made by one analyser, which cannot be taken for another."""
+        kept = self._store.analyzer.fingerprint
+        if analyzer.fingerprint != kept:
             raise CollectionError(
-                f"{self.where} keeps words by {store.analyzer.fingerprint}, and the recipe asks for {analyzer.fingerprint}; "
+                f"{self.where} keeps words by {kept}, and the recipe asks for {analyzer.fingerprint}; "
                 "index the documents into a new collection"
             )
-        return EngineIndexes(store, recipe, notify)
 
     @contextmanager
     def writing(self, patience: float) -> Iterator[None]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from twinrank.conditions import meets
 from twinrank.derived import Indexes
 from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import IndexDamagedError, InputError, RecipeError
-from twinrank.index.engines import Engine
 from twinrank.index.searched import TermFacts
 from twinrank.places.enginestore import EngineStore, Selection
 from twinrank.recipe import Recipe
@@ -33,11 +30,7 @@ class EngineIndexes:
     """What `Derived` is for a folder: nothing here is derived, and so nothing is to be caught up with."""
 
     def __init__(self, store: EngineStore, recipe: Recipe, notify: Callable[[str], None]) -> None:
-        if recipe.retrieve.tokens:
-            raise RecipeError(
-                f"[retrieve] tokens = {recipe.retrieve.tokens} searches all token vectors, which {store.folder} "
-                'cannot; leave it 0, and rerank by [[rerank]] kind = "maxsim"'
-            )
+        check_recipe(recipe, store.folder)
         self.store = store
         self._words = EngineWords(store)
         if recipe.retrieve.words and not store.engine.words:
@@ -77,8 +70,18 @@ class EngineIndexes:
         return (f"every row in {self.store.engine.title}",), ()
 
 
-def within(engine: Engine, search: Search, k: int, allowed: Keys | None) -> Ranking:
+def check_recipe(recipe: Recipe, where: str) -> None:
+    """Raises RecipeError for what no engine does."""
+    if recipe.retrieve.tokens:
+        raise RecipeError(
+            f"[retrieve] tokens = {recipe.retrieve.tokens} searches all token vectors, which {where} "
+            'cannot; leave it 0, and rerank by [[rerank]] kind = "maxsim"'
+        )
+
+
+def within(store: EngineStore, search: Search, k: int, allowed: Keys | None) -> Ranking:
     """The best `k` among what is allowed: keys, or the condition of a Selection, of which more may pass than should."""
+    engine = store.engine
     if not isinstance(allowed, Selection):
         if allowed is not None and not len(allowed):
             return Ranking.empty()
@@ -90,9 +93,8 @@ def within(engine: Engine, search: Search, k: int, allowed: Keys | None) -> Rank
     while True:
         depth = min(DEEPER * depth, engine.limits.k)
         found = search(depth, condition, None)
-        rows = engine.fetch(found.keys)
-        passing = [key in rows and meets(condition, rows[key].fields) for key in found.keys.tolist()]
-        if sum(passing) >= k or len(found) < depth or depth == engine.limits.k:
+        passing = store.meeting(condition, found.keys)
+        if passing.sum() >= k or len(found) < depth or depth == engine.limits.k:
             return Ranking(found.keys[passing], found.scores[passing]).top(k)
 
 
@@ -107,9 +109,8 @@ class EngineVectors:
 
     @property
     def keys(self) -> Keys:
-        batches = islice(self.store.engine.iterate(), DRAWN)
         drawn: list[int] = []
-        for rows in batches:
+        for rows in self.store.engine.iterate():
             drawn += [row.key for row in rows]
             if len(drawn) >= DRAWN:
                 break
@@ -124,7 +125,7 @@ class EngineVectors:
         if not np.isfinite(asked).all():
             raise InputError("the query's vector holds NaN or infinity")
         engine = self.store.engine
-        return within(engine, lambda depth, where, keys: engine.search_vectors(asked, depth, where, keys), k, allowed)
+        return within(self.store, lambda depth, where, keys: engine.search_vectors(asked, depth, where, keys), k, allowed)
 
     def vectors(self, keys: npt.ArrayLike) -> Vectors:
         return self.store.vectors(VECTORS, keys)
@@ -140,7 +141,7 @@ class EngineWords:
         engine = self.store.engine
         if not terms or not engine.words:
             return Ranking.empty()
-        return within(engine, lambda depth, where, keys: engine.search_words(terms, depth, where, keys), k, allowed)
+        return within(self.store, lambda depth, where, keys: engine.search_words(terms, depth, where, keys), k, allowed)
 
     def bound(self, terms: Sequence[str]) -> float | None:
         return self.store.engine.words_bound(terms) if terms and self.store.engine.words else None

@@ -36,6 +36,9 @@ AT_ONCE = 1000
 REMEMBERED = 20_000
 """Rows that one search remembers at most."""
 
+STALE = 3600.0
+"""Seconds after which a version that is not whole counts as left behind, not as being written."""
+
 VIEWS = "views"
 FIELDS = "fields"
 
@@ -79,10 +82,12 @@ class EngineStore:
 
     def _lately(self, name: str, ask: Callable[[], T]) -> T:
         """What was asked for within the last seconds, or is asked for now."""
-        now = time.monotonic()
+        now, written = time.monotonic(), self._written
         found = self._kept.get(name)
         if found is None or now - found[0] > SEEN_WITHIN:
-            found = self._kept[name] = now, ask()
+            found = now, ask()
+            if written == self._written:  # else another thread wrote while the engine was asked
+                self._kept[name] = found
         return cast(T, found[1])
 
     def _changed(self) -> None:
@@ -91,7 +96,7 @@ class EngineStore:
             self._kept.pop("passages", None)
             self._kept.pop("documents", None)
         self.look_again()
-        self._thread.versions = {}
+        self._thread.versions = None
 
     # -- meta --------------------------------------------------------------------------------------------------------------
 
@@ -99,9 +104,14 @@ class EngineStore:
         return self._lately(f"meta {key}", lambda: self.engine.get_meta(key))
 
     def set_meta(self, key: str, value: str) -> None:
+        self._look_anew(key)
         if self.get_meta(key) != value:
             self.engine.set_meta(key, value)
             self._kept[f"meta {key}"] = time.monotonic(), value
+
+    def _look_anew(self, key: str) -> None:
+        """Forget an entry of the meta: what is about to be decided must not go by what was there seconds ago."""
+        self._kept.pop(f"meta {key}", None)
 
     def _table(self, name: str) -> dict[str, Any]:
         try:
@@ -129,7 +139,9 @@ class EngineStore:
         settings: Mapping[str, Any] | None = None,
         complete: bool = True,
     ) -> View:
-        known = self.views().get(name)
+        if (known := self.views().get(name)) is None:
+            self._look_anew(VIEWS)
+            known = self.views().get(name)
         if known is None:
             known = View(name, kind, model, fingerprint, dimension, dict(settings or {}), complete, 0)
             told = {part: value for part, value in asdict(known).items() if part not in ("name", "key")}
@@ -191,6 +203,11 @@ class EngineStore:
         self._thread.rows = held
         return {key: held[key] for key in wanted if key in held}
 
+    def meeting(self, condition: Condition, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Which of these rows a condition lets through, by their fields."""
+        known = self._known(keys)
+        return np.array([key in known and meets(condition, known[key].row.fields) for key in keys.tolist()], np.bool_)
+
     def passages(self, keys: npt.ArrayLike) -> list[Passage]:
         return [known.passage for known in self._known(keys).values()]
 
@@ -250,7 +267,8 @@ class EngineStore:
         self._view(view)
         for rows in self.engine.iterate(vectors=True):
             there = [(row.key, row.vector) for row in rows if row.vector is not None]
-            yield np.array([key for key, _ in there], np.int64), np.stack([vector for _, vector in there])
+            if there:
+                yield np.array([key for key, _ in there], np.int64), np.stack([vector for _, vector in there])
 
     def tokens(self, view: str, keys: npt.ArrayLike) -> PackedTokens:
         codec, known = self._view(view).codec, self._known(keys)
@@ -288,11 +306,19 @@ class EngineStore:
 
     def _check(self, condition: Condition) -> None:
         known = [*self._table(FIELDS), *BUILT_IN]
+        if not set(fields_in(condition)) <= set(known):  # others may have brought it a moment ago
+            self._look_anew(FIELDS)
+            known = [*self._table(FIELDS), *BUILT_IN]
         for name in fields_in(condition):
-            if name not in known and self.count_documents():
+            if name not in known and self.count_documents() and not self._has_field(name):
                 raise FilterError(f"no document has a field {name!r}; known fields: {', '.join(known)}")
         for name in _compared_with_null(condition):
             raise FilterError(f"{name} is compared with null, which nothing equals; write `{name} is null` or `is not null`")
+
+    def _has_field(self, name: str) -> bool:
+        """Asked of the rows themselves: where two writers note their fields at once, the table may lack one's."""
+        held = Not(IsNull(name))
+        return self.engine.exact(held) and self.engine.count(held) > 0
 
     def field_summary(self) -> dict[str, FieldSummary]:
         """Counted by the engine, a field at a time; where a field has values of several types, each stands for all."""
@@ -314,6 +340,9 @@ class EngineStore:
                 kinds = {kind_of(one) for one in values_of(value)} or {"null"}
                 known[name] = sorted({*known.get(name, ()), *kinds})
         if json.dumps(known, sort_keys=True) != before:
+            self._look_anew(FIELDS)  # what other writers noted meanwhile stays
+            for name, kinds in self._table(FIELDS).items():
+                known[name] = sorted({*known.get(name, ()), *kinds})
             self.set_meta(FIELDS, json.dumps(known, sort_keys=True))
 
     # -- writing -----------------------------------------------------------------------------------------------------------
@@ -333,8 +362,8 @@ class EngineStore:
         }
 
     def _read_lately(self, ids: Sequence[str]) -> dict[str, list[list[Known]]]:
-        read: dict[str, list[list[Known]]] = getattr(self._thread, "versions", {})
-        return {identity: read[identity] for identity in ids if identity in read} if read else self._versions(ids)
+        read: dict[str, list[list[Known]]] | None = getattr(self._thread, "versions", None)
+        return self._versions(ids) if read is None else {identity: read[identity] for identity in ids if identity in read}
 
     def write(self, prepared: Sequence[PreparedDocument]) -> None:
         """Put documents in, or in the place of those with the same ids; of equal ids the last one counts.
@@ -454,20 +483,22 @@ class EngineStore:
                 except StorageError as error:
                     problems.append(str(error))
                     continue
+                name = f"row {row.number} of document {row.document!r}"
                 at = (row.number, known.passages, known.written)
                 numbers.setdefault(row.document, {}).setdefault(known.version, []).append(at)
                 if view is not None and not rowwise.finite(row.vector, view.dimension):
-                    problems.append(
-                        f"row {row.number} of document {row.document!r} has no usable vector; add the document again"
-                    )
+                    problems.append(f"{name} has no usable vector; delete the document and add it again")
                 if tokens is not None and not _has_tokens(known, tokens.codec):
-                    problems.append(f"row {row.number} of document {row.document!r} lacks its tokens; add the document again")
+                    problems.append(f"{name} lacks its tokens; delete the document and add it again")
         for document, versions in numbers.items():
-            whole = [
-                version for version, found in versions.items() if sorted(at for at, _, _ in found) == list(range(found[0][1]))
-            ]
+            whole = [found[0][2] for found in versions.values() if sorted(at for at, _, _ in found) == list(range(found[0][1]))]
             if not whole:
                 problems.append(f"document {document!r} is there in part only: adding it was interrupted; add it again")
+            elif max(found[0][2] for found in versions.values()) > max(whole):
+                problems.append(
+                    f"document {document!r} is being updated, or that was interrupted: add it again; of what is older than "
+                    f"{STALE / 3600:.0f} hour, twinrank rebuild removes the rest"
+                )
             elif len(versions) > 1:
                 problems.append(
                     f"document {document!r} is there in {len(versions)} versions: twinrank rebuild removes the older"
@@ -475,17 +506,30 @@ class EngineStore:
         return problems
 
     def finish(self) -> int:
-        """Remove what interrupted updates left of older versions; how many rows went."""
+        """Remove what interrupted updates left; how many rows went.
+
+        Of a version that is newer than the whole one, rows are removed when they are old: they may be just being written, and
+        whoever writes them then removes the whole version.
+        """
         gone = 0
         ids: list[str] = list(self.document_ids())
         for start in range(0, len(ids), AT_ONCE):
             versions = self._versions(ids[start : start + AT_ONCE])
-            keys = [one.row.key for first, *others in versions.values() if is_whole(first) for known in others for one in known]
+            keys = [one.row.key for found in versions.values() for one in _left_behind(found)]
             if keys:
                 self.engine.delete(np.array(keys, np.int64))
                 gone += len(keys)
         self._changed()
         return gone
+
+
+def _left_behind(versions: Sequence[Sequence[Known]]) -> list[Known]:
+    """The rows of a document that an interrupted update left beside the version that counts."""
+    first, *others = versions
+    if not is_whole(first):
+        return []
+    stale = max(first[0].written, time.time_ns() - int(STALE * 1e9))
+    return [one for rows in others if rows[0].written <= stale for one in rows]
 
 
 def _prepared(rows: Sequence[Known], views: Sequence[View]) -> PreparedDocument:
