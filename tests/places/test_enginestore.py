@@ -1,0 +1,197 @@
+"""What several writers of a collection in an engine, and writers that died, leave of it: the plainest engine stands for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from twinrank import Collection
+from twinrank.conditions import meets
+from twinrank.errors import CollectionError, EngineError, FilterError, RecipeError
+from twinrank.index.engines import Engine, Layout, open_engine
+from twinrank.index.engines.memory import KEPT
+from twinrank.places import enginestore
+from twinrank.places.enginestore import EngineStore
+from twinrank.recipe import Recipe
+from twinrank.search.filters import parse
+from twinrank.types import Condition
+
+WORDS = Recipe().with_model("none")
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    yield "memory:///enginestore"
+    KEPT.pop("enginestore", None)
+
+
+class Watched:
+    """An engine whose calls are counted; with `inexact`, one that cannot say any condition."""
+
+    def __init__(self, engine: Engine, inexact: bool = False) -> None:
+        self.engine, self.inexact = engine, inexact
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.engine, name)
+        if not callable(found):
+            return found
+
+        def call(*given: Any, **named: Any) -> Any:
+            self.calls.append(name)
+            if self.inexact:
+                given = tuple(None if _is_condition(one) else one for one in given)
+            return found(*given, **named)
+
+        return call
+
+    def exact(self, where: Condition) -> bool:
+        return not self.inexact
+
+
+def _is_condition(one: object) -> bool:
+    return type(one).__module__ == "twinrank.types" and hasattr(one, "field")
+
+
+def store_of(collection: Collection) -> EngineStore:
+    assert isinstance(collection.store, EngineStore)
+    return collection.store
+
+
+def watch(collection: Collection, inexact: bool = False) -> Watched:
+    store = store_of(collection)
+    watched = Watched(store.engine, inexact)
+    store.engine = watched  # type: ignore[assignment]
+    return watched
+
+
+def test_fields_that_two_writers_bring_at_once_are_both_known(place: str) -> None:
+    with Collection(place, recipe=WORDS) as one, Collection(place) as other:
+        other.add({"id": "c", "text": "honey"})  # and saw that there are no fields
+        one.add({"id": "a", "text": "zinc", "year": 2020})
+        other.add({"id": "b", "text": "zinc", "lang": "en"})
+        for collection in (one, other):
+            assert [hit.id for hit in collection.search("zinc", where="year = 2020")] == ["a"]
+            assert [hit.id for hit in collection.search("zinc", where="lang = 'en'")] == ["b"]
+            with pytest.raises(FilterError, match="no document has a field 'yeer'"):
+                collection.search("zinc", where="yeer = 2020")
+
+
+def test_a_field_that_the_table_lost_is_found_in_the_rows(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add({"id": "a", "text": "zinc", "year": 2020})
+        store_of(collection).set_meta(enginestore.FIELDS, "{}")  # as a writer leaves it that read before and wrote after
+        assert [hit.id for hit in collection.search("zinc", where="year = 2020")] == ["a"]
+
+
+def test_a_text_of_the_meta_that_another_changed_meanwhile_is_set_again(place: str) -> None:
+    with Collection(place, recipe=WORDS) as one, Collection(place) as other:
+        one.write_text("calibration.json", "1")
+        other.write_text("calibration.json", "2")
+        one.write_text("calibration.json", "1")
+    with Collection(place) as again:
+        assert again.read_text("calibration.json") == "1"
+
+
+def add_half(collection: Collection, text: str) -> None:
+    """As a writer that dies when half of what it writes is there."""
+    watched = watch(collection)
+    engine = watched.engine
+
+    def upsert(rows: list[Any]) -> None:
+        engine.upsert(rows[: len(rows) // 2])
+        raise EngineError("it went away")
+
+    watched.upsert = upsert  # type: ignore[attr-defined]
+    with pytest.raises(EngineError, match="went away"):
+        collection.add({"id": "a", "text": text})
+    store_of(collection).engine = engine
+
+
+LONG = Recipe.parse('[encoder]\nmodel = "none"\n[passages]\nsize = 10\noverlap = 0\n')
+
+
+def test_rebuilding_lets_a_version_be_that_may_be_just_being_written(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Collection(place, recipe=LONG) as collection:
+        collection.add({"id": "a", "text": "old words " * 20})
+        rows = collection.store.count_passages()
+        add_half(collection, "new words " * 20)
+        both = store_of(collection).engine.count()
+        assert both > rows
+        collection.rebuild()
+        assert store_of(collection).engine.count() == both
+        assert "is being updated, or that was interrupted" in str(collection.check())
+        monkeypatch.setattr(enginestore, "STALE", 0.0)
+        collection.rebuild()
+        assert store_of(collection).engine.count() == rows
+        assert collection.check().ok
+        assert collection.get(["a"])[0].text.startswith("old words")  # type: ignore[union-attr]
+
+
+def test_rebuilding_removes_the_older_of_two_whole_versions(place: str) -> None:
+    with Collection(place, recipe=LONG) as collection:
+        collection.add({"id": "a", "text": "old words " * 20})
+        left = list(KEPT["enginestore"].rows.items())
+        collection.add({"id": "a", "text": "new words " * 20})
+        KEPT["enginestore"].rows.update(left)
+        assert "twinrank rebuild removes the older" in str(collection.check())
+        collection.rebuild()
+        assert collection.check().ok
+        assert "new words" in collection.get(["a"])[0].text  # type: ignore[union-attr]
+
+
+def test_new_documents_are_looked_up_twice_and_no_more(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection:
+        watched = watch(collection)
+        collection.add([{"id": f"d{number}", "text": "zinc"} for number in range(10)])
+        assert watched.calls.count("rows_of") == 2  # before they are encoded, and before they are written
+        assert (watched.calls.count("upsert"), watched.calls.count("delete")) == (1, 0)
+
+
+def test_a_condition_that_is_not_said_exactly_finds_the_same_and_reads_each_row_once(place: str) -> None:
+    documents = [{"id": f"d{number}", "text": f"zinc number {number}", "year": number} for number in range(200)]
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add(documents)
+        exact = [hit.id for hit in collection.search("zinc", 5, where="year >= 190")]
+        watched = watch(collection, inexact=True)
+        fetched: list[int] = []
+        engine = watched.engine
+
+        def fetch(keys: np.ndarray, **named: Any) -> Any:
+            fetched.extend(keys.tolist())
+            return engine.fetch(keys, **named)
+
+        watched.fetch = fetch  # type: ignore[attr-defined]
+        found = collection.search("zinc", 5, where="year >= 190")
+        assert len(found) == 5
+        assert [hit.id for hit in found] == exact
+        assert all(meets(parse("year >= 190"), hit.fields) for hit in found)
+        assert len(fetched) == len(set(fetched))
+
+
+def test_a_collection_whose_making_was_interrupted_is_made_only_where_that_is_allowed(place: str) -> None:
+    open_engine(place).create(Layout(0, True))
+    with pytest.raises(CollectionError, match="there is no collection at"):
+        Collection(place, create=False)
+    with Collection(place, recipe=WORDS) as collection:
+        assert len(collection) == 0
+
+
+def test_a_recipe_that_no_engine_follows_makes_nothing(place: str) -> None:
+    with pytest.raises(RecipeError, match=r"\[retrieve\] tokens"):
+        Collection(place, recipe=replace(WORDS, retrieve=replace(WORDS.retrieve, tokens=10)))
+    assert not open_engine(place).exists()
+
+
+def test_a_recipe_of_another_language_is_not_kept(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add({"id": "a", "text": "colds"})
+        with pytest.raises(CollectionError, match="keeps words by"):
+            collection.take_recipe(replace(WORDS, words=replace(WORDS.words, language="german")))
+        assert [hit.id for hit in collection.search("cold")] == ["a"]
+    with Collection(place) as again:
+        assert again.recipe == WORDS
