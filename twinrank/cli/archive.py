@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from twinrank.cli.common import collection_option, open_collection, place
+from twinrank.cli.common import collection_option, open_collection, place, without_password
 from twinrank.show import Bar, note
 
 
@@ -52,4 +52,4 @@ def copy(source: str, target: str) -> None:
 
     with open_collection(source) as collection, Bar("documents", len(collection)) as bar:
         report = moving.copy(collection, target, progress=bar.update)
-    note(f"{target}: {report}")
+    note(f"{without_password(target)}: {report}")

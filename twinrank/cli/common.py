@@ -55,7 +55,20 @@ def place(folder: str) -> str:
     >>> place("my notes"), place(".twinrank")
     (" -c 'my notes'", '')
     """
-    return "" if folder == DEFAULT_FOLDER else f" -c {shlex.quote(folder)}"
+    return "" if folder == DEFAULT_FOLDER else f" -c {shlex.quote(without_password(folder))}"
+
+
+def without_password(place: str) -> str:
+    """A folder, or an engine's address as it may be shown.
+
+    >>> without_password("postgresql://me:secret@localhost/search/papers")
+    'postgresql://me@localhost/search/papers'
+    """
+    if "://" not in place:
+        return place
+    from twinrank.index.engines import Address
+
+    return str(Address.parse(place))
 
 
 def default_split(data: Path) -> str:

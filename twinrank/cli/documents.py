@@ -22,6 +22,7 @@ from twinrank.cli.common import (
     place,
     recipe_option,
     tell,
+    without_password,
 )
 from twinrank.errors import CollectionBusyError, DataError, StorageError
 from twinrank.show import Bar, note, print_json, results_as_json, show_results, truncation_as_note
@@ -178,7 +179,7 @@ def get(ids: tuple[str, ...], folder: str, as_json: bool) -> None:
             click.echo(f"  {name}: {value}")
         click.echo(f"\n{document['text']}\n")
     if missing:
-        raise click.ClickException(f"not in {folder}: {', '.join(missing)}")
+        raise click.ClickException(f"not in {without_password(folder)}: {', '.join(missing)}")
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""An engine within this process, gone with it (memory://NAME): the plainest that passes the exam, to test by and to imitate."""
+"""An engine within this process, gone with it (memory:///NAME): the plainest that passes the exam, to test by and imitate."""
 
 from __future__ import annotations
 
