@@ -93,8 +93,8 @@ def find(store: Kept, number: int, belongs: Belongs) -> tuple[Rule | None, str]:
         return None, f"what was learned is for the reranker {told['reranker']}, this one is {belongs.reranker}; {again}"
     if told["first_stage"] != belongs.first_stage:
         return None, f"what was learned is for another first stage ({told['first_stage']}, not {belongs.first_stage}); {again}"
-    since, now, then = int(told["sequence"]), store.sequence(), int(told["passages"])
-    if since != now and store.changed_since(since, then) > CHANGED * max(then, 1):
+    since, then = int(told["sequence"]), int(told["passages"])
+    if store.changed_since(since, then) > CHANGED * max(then, 1):
         return None, f"more than {CHANGED:.0%} of the {then:,} passages changed since it was learned; {again}"
     return rule, ""
 

@@ -14,13 +14,16 @@ from twinrank.conditions import meets
 from twinrank.errors import CollectionError, EngineError, FilterError, RecipeError
 from twinrank.index.engines import Engine, Layout, open_engine
 from twinrank.index.engines.memory import KEPT
+from twinrank.learned import Belongs, Learned, find, keep
 from twinrank.places import enginestore
 from twinrank.places.enginestore import EngineStore
 from twinrank.recipe import Recipe
 from twinrank.search.filters import parse
+from twinrank.stopping import Covariance, Model, Rule
 from twinrank.types import Condition
 
 WORDS = Recipe().with_model("none")
+MODEL = Model(np.zeros(1), np.ones(1), np.zeros(3), Covariance(0, 0, 0, 1, 1))
 
 
 @pytest.fixture
@@ -195,3 +198,16 @@ def test_a_recipe_of_another_language_is_not_kept(place: str) -> None:
         assert [hit.id for hit in collection.search("cold")] == ["a"]
     with Collection(place) as again:
         assert again.recipe == WORDS
+
+
+def test_what_was_learned_does_not_outlast_what_others_added(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add([{"id": f"d{number}", "text": "zinc"} for number in range(10)])
+    belongs, rule = Belongs("a reranker", "a first stage"), Rule(MODEL, {})
+    with Collection(place) as learning:
+        keep(learning.store, 0, belongs, Learned("rerank", 300, True, rule))
+        assert find(learning.store, 0, belongs)[1] == ""
+    with Collection(place) as adding:
+        adding.add([{"id": f"e{number}", "text": "honey"} for number in range(10)])
+    with Collection(place) as searching:
+        assert "passages changed since it was learned" in find(searching.store, 0, belongs)[1]

@@ -104,7 +104,9 @@ class Known:
     def blob(self) -> bytes:
         """The token vectors as they are stored; raises StorageError where there are none."""
         if not self.tokens:
-            raise StorageError(f"row {self.row.key} of document {self.row.document!r} holds no token vectors; add it again")
+            raise StorageError(
+                f"row {self.row.key} of document {self.row.document!r} holds no token vectors; delete it and add it again"
+            )
         return base64.b85decode(self.tokens)
 
     def packed(self, codec: TokenCodec) -> PackedTokens:

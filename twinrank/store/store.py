@@ -52,6 +52,8 @@ class Store(Views):
     def changed_since(self, sequence: int, passages: int) -> float:
         """How many passages were added or removed since a state; infinity where the log cannot tell."""
         state = sequence, self.sequence()
+        if sequence == state[1]:
+            return 0.0
         if self._changed is None or self._changed[0] != state:  # it is asked for at every search
             try:
                 self._changed = state, len(self.changes_since(sequence))
