@@ -19,7 +19,7 @@ from twinrank.places import enginestore
 from twinrank.places.enginestore import EngineStore
 from twinrank.recipe import Recipe
 from twinrank.search.filters import parse
-from twinrank.stopping import Covariance, Model, Rule
+from twinrank.stopping import TOPS, Covariance, Model, Rule
 from twinrank.types import Condition
 
 WORDS = Recipe().with_model("none")
@@ -203,7 +203,7 @@ def test_a_recipe_of_another_language_is_not_kept(place: str) -> None:
 def test_what_was_learned_does_not_outlast_what_others_added(place: str) -> None:
     with Collection(place, recipe=WORDS) as collection:
         collection.add([{"id": f"d{number}", "text": "zinc"} for number in range(10)])
-    belongs, rule = Belongs("a reranker", "a first stage"), Rule(MODEL, {})
+    belongs, rule = Belongs("a reranker", "a first stage"), Rule(MODEL, {top: np.zeros(1) for top in TOPS})
     with Collection(place) as learning:
         keep(learning.store, 0, belongs, Learned("rerank", 300, True, rule))
         assert find(learning.store, 0, belongs)[1] == ""
