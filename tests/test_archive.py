@@ -194,3 +194,13 @@ def test_a_calibration_comes_along(collection: Collection, tmp_path: Path) -> No
     export(collection, tmp_path / "notes.tar")
     copy = import_(tmp_path / "notes.tar", tmp_path / "copy")
     assert (copy / "calibration.json").read_text() == "{}"
+
+
+def test_an_archive_is_not_imported_to_an_engine(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(collection, tmp_path / "notes.tar")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CollectionError, match="twinrank copy FOLDER ADDRESS"):
+        import_(tmp_path / "notes.tar", "milvus://me:secret@localhost:19530/notes")
+    assert not (tmp_path / "milvus:").exists()

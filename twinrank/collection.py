@@ -145,10 +145,14 @@ class Collection(Asking):
         """The folder that it is in, for what is done to files; raises CollectionError for a collection in an engine."""
         return self._place.own_store(self.store, doing).folder
 
+    def stores_by(self, recipe: Recipe) -> bool:
+        """Whether documents are stored as a recipe would have them, so that it can search them."""
+        wanted, kept = [(one.encoder, one.passages, one.tokens, one.translate) for one in (recipe, self.recipe)]
+        return wanted == kept
+
     def take_recipe(self, recipe: Recipe) -> None:
         """Keep a recipe that searches what is stored in another way, and follow it; RecipeError where it stores otherwise."""
-        stored = [(one.encoder, one.passages, one.tokens, one.translate) for one in (recipe, self.recipe)]
-        if stored[0] != stored[1]:
+        if not self.stores_by(recipe):
             raise RecipeError(f"the recipe stores documents in another way than {self.path} does; {self._again} does it")
         with self._writing():
             self._place.write_recipe(recipe)

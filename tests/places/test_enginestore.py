@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from twinrank import Collection
+from twinrank.cli.tune import _take
 from twinrank.conditions import meets
 from twinrank.errors import CollectionError, EngineError, FilterError, RecipeError
 from twinrank.index.engines import Engine, Layout, open_engine
@@ -211,3 +213,12 @@ def test_what_was_learned_does_not_outlast_what_others_added(place: str) -> None
         adding.add([{"id": f"e{number}", "text": "honey"} for number in range(10)])
     with Collection(place) as searching:
         assert "passages changed since it was learned" in find(searching.store, 0, belongs)[1]
+
+
+def test_a_pick_that_stores_documents_otherwise_is_not_taken(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    picked: Any = SimpleNamespace(choice=SimpleNamespace(recipe=LONG))
+    with Collection(place, recipe=WORDS) as collection:
+        _take(picked, collection, WORDS, place)
+        assert "--write FILE" in capsys.readouterr().err
+    with Collection(place) as again:
+        assert again.recipe == WORDS

@@ -121,6 +121,12 @@ def _take(tuning: Tuning, opened: Collection, base: Recipe, collection: str) -> 
         note(f"{opened.named(RECIPE)} stays as it is")
         return
     if is_elsewhere(collection):
+        if not opened.stores_by(pick):
+            note(
+                f"the pick stores documents in another way than {opened.path}, whose recipe stays as it is; have it written "
+                "(--write FILE), and index the documents into a new collection by it"
+            )
+            return
         opened.take_recipe(pick)
         note(f"the recipe is in {opened.named(RECIPE)}")
     else:
