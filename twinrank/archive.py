@@ -86,9 +86,7 @@ def import_(file: str | Path, path: str | Path) -> Path:
     the size that the manifest names and that fits the disk, with the checksum that it names. Raises DataError otherwise.
     """
     if is_elsewhere(path):
-        raise CollectionError(
-            "an archive is imported to a folder, which goes to an engine by: twinrank copy FOLDER ADDRESS"
-        )
+        raise CollectionError("an archive is imported to a folder, which goes to an engine by: twinrank copy FOLDER ADDRESS")
     source, target = Path(file), Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CollectionError(f"{target} is there already; a collection is imported to a new place")
