@@ -15,7 +15,7 @@ from twinrank.cli.tune import _take
 from twinrank.conditions import meets
 from twinrank.errors import CollectionError, EngineError, FilterError, RecipeError
 from twinrank.index.engines import Engine, Layout, open_engine
-from twinrank.index.engines.memory import KEPT
+from twinrank.index.engines.memory import KEPT, MemoryEngine
 from twinrank.learned import Belongs, Learned, find, keep
 from twinrank.places import enginestore
 from twinrank.places.enginestore import EngineStore
@@ -222,3 +222,18 @@ def test_a_pick_that_stores_documents_otherwise_is_not_taken(place: str, capsys:
         assert "--write FILE" in capsys.readouterr().err
     with Collection(place) as again:
         assert again.recipe == WORDS
+
+
+@pytest.mark.parametrize("inexact", [False, True])
+def test_what_an_engine_gives_no_more_of_is_told_once(place: str, monkeypatch: pytest.MonkeyPatch, inexact: bool) -> None:
+    monkeypatch.setattr(MemoryEngine, "limits", replace(MemoryEngine.limits, k=110))
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add([{"id": f"d{number}", "text": "zinc", "year": number} for number in range(300)])
+        watch(collection, inexact)
+        assert len(collection.search("zinc", 5)) == 5
+        assert not collection.notices
+        assert len(collection.search("zinc", 200, where="year < 299")) <= 110
+        assert len(collection.search("zinc", 200, where="year < 299")) <= 110
+        assert collection.notices == [
+            "memory gives 110 passages for a search at most: what stands behind them was not looked at"
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,9 @@ class EngineIndexes:
     def __init__(self, store: EngineStore, recipe: Recipe, notify: Callable[[str], None]) -> None:
         check_recipe(recipe, store.folder)
         self.store = store
-        self._words = EngineWords(store)
+        self._notify = notify
+        self._told_limit = False
+        self._words = EngineWords(store, self._tell_limit)
         if recipe.retrieve.words and not store.engine.words:
             if not recipe.retrieve.vectors:
                 raise RecipeError(
@@ -42,8 +45,15 @@ class EngineIndexes:
 
     def refresh(self, *, keep: bool = False) -> Indexes:
         self.store.look_again()
-        vectors = EngineVectors(self.store) if VECTORS in self.store.views() else None
+        vectors = EngineVectors(self.store, self._tell_limit) if VECTORS in self.store.views() else None
         return Indexes(self._words, vectors, None)
+
+    def _tell_limit(self) -> None:
+        """Once: a search that goes so deep is seldom the only one."""
+        if not self._told_limit:
+            self._told_limit = True
+            title, most = self.store.engine.title, self.store.engine.limits.k
+            self._notify(f"{title} gives {most:,} passages for a search at most: what stands behind them was not looked at")
 
     def complete(self) -> None:
         self.store.engine.settle()
@@ -79,30 +89,38 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         )
 
 
-def within(store: EngineStore, search: Search, k: int, allowed: Keys | None) -> Ranking:
-    """The best `k` among what is allowed: keys, or the condition of a Selection, of which more may pass than should."""
-    engine = store.engine
-    if not isinstance(allowed, Selection):
-        if allowed is not None and not len(allowed):
+def within(store: EngineStore, search: Search, k: int, allowed: Keys | None, tell_limit: Callable[[], None]) -> Ranking:
+    """The best `k` among what is allowed: keys, or the condition of a Selection, of which more may pass than should.
+
+    `tell_limit` is called where there may be more, and the engine gives no more.
+    """
+    engine, most = store.engine, store.engine.limits.k
+    condition = allowed.condition if isinstance(allowed, Selection) else None
+    if condition is None or engine.exact(condition):
+        keys = None if isinstance(allowed, Selection) else allowed
+        if keys is not None and not len(keys):
             return Ranking.empty()
-        return search(min(k, engine.limits.k), None, allowed)
-    condition = allowed.condition
-    if engine.exact(condition):
-        return search(min(k, engine.limits.k), condition, None)
+        found = search(min(k, most), condition, keys)
+        if len(found) == most < k:
+            tell_limit()
+        return found
     depth = k
     while True:
-        depth = min(DEEPER * depth, engine.limits.k)
+        depth = min(DEEPER * depth, most)
         found = search(depth, condition, None)
         passing = store.meeting(condition, found.keys)
-        if passing.sum() >= k or len(found) < depth or depth == engine.limits.k:
+        if passing.sum() >= k or len(found) < depth or depth == most:
+            if passing.sum() < k and len(found) == most:
+                tell_limit()
             return Ranking(found.keys[passing], found.scores[passing]).top(k)
 
 
 class EngineVectors:
     """One vector a passage, searched by the engine."""
 
-    def __init__(self, store: EngineStore) -> None:
+    def __init__(self, store: EngineStore, tell_limit: Callable[[], None]) -> None:
         self.store = store
+        self._tell_limit = tell_limit
 
     def __len__(self) -> int:
         return self.store.count_passages()
@@ -124,8 +142,8 @@ class EngineVectors:
         asked = np.asarray(vector, np.float32)
         if not np.isfinite(asked).all():
             raise InputError("the query's vector holds NaN or infinity")
-        engine = self.store.engine
-        return within(self.store, lambda depth, where, keys: engine.search_vectors(asked, depth, where, keys), k, allowed)
+        ask = partial(self.store.engine.search_vectors, asked)
+        return within(self.store, ask, k, allowed, self._tell_limit)
 
     def vectors(self, keys: npt.ArrayLike) -> Vectors:
         return self.store.vectors(VECTORS, keys)
@@ -134,14 +152,15 @@ class EngineVectors:
 class EngineWords:
     """BM25 by the engine."""
 
-    def __init__(self, store: EngineStore) -> None:
+    def __init__(self, store: EngineStore, tell_limit: Callable[[], None]) -> None:
         self.store = store
+        self._tell_limit = tell_limit
 
     def search(self, terms: Sequence[str], k: int, allowed: Keys | None = None) -> Ranking:
         engine = self.store.engine
         if not terms or not engine.words:
             return Ranking.empty()
-        return within(self.store, lambda depth, where, keys: engine.search_words(terms, depth, where, keys), k, allowed)
+        return within(self.store, partial(engine.search_words, terms), k, allowed, self._tell_limit)
 
     def bound(self, terms: Sequence[str]) -> float | None:
         return self.store.engine.words_bound(terms) if terms and self.store.engine.words else None
