@@ -13,8 +13,8 @@ import pytest
 from twinrank import Collection
 from twinrank.cli.tune import _take
 from twinrank.conditions import meets
-from twinrank.errors import CollectionError, EngineError, FilterError, RecipeError
-from twinrank.index.engines import Engine, Layout, open_engine
+from twinrank.errors import CollectionError, DocumentError, EngineError, FilterError, RecipeError
+from twinrank.index.engines import Engine, Layout, Limits, open_engine
 from twinrank.index.engines.memory import KEPT, MemoryEngine
 from twinrank.learned import Belongs, Learned, find, keep
 from twinrank.places import enginestore
@@ -237,3 +237,28 @@ def test_what_an_engine_gives_no_more_of_is_told_once(place: str, monkeypatch: p
         assert collection.notices == [
             "memory gives 110 passages for a search at most: what stands behind them was not looked at"
         ]
+
+
+def test_what_an_engine_cannot_take_is_told_with_what_helps(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryEngine, "limits", Limits(payload=1000, document=50, k=100, dimension=10, fields=500))
+    with Collection(place, recipe=WORDS) as collection:
+        for refused, told in (
+            ({"id": "a" * 60, "text": "zinc"}, "its id takes 60 bytes, and memory keeps 50 at most; shorten it"),
+            ({"id": "a", "text": "word" * 300}, "its passage .* takes 1,.* bytes, .* 1,000 at most; cut smaller passages"),
+            ({"id": "a", "text": "zinc", "note": "word" * 200}, "its fields, .* 500 at most; shorten them, or put long texts"),
+        ):
+            with pytest.raises(DocumentError, match=told):
+                collection.add(refused)
+        assert not len(collection)
+
+
+def test_the_page_sees_what_another_process_added(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="the server's libraries are not installed: pip install 'twinrank[serve]'")
+    from twinrank.serve.page import Fields
+
+    monkeypatch.setattr(enginestore, "SEEN_WITHIN", 0.0)
+    with Collection(place, recipe=WORDS) as shown, Collection(place) as other:
+        fields = Fields(shown)
+        assert fields.told()["documents"] == 0
+        other.add({"id": "a", "text": "zinc"})
+        assert fields.told()["documents"] == 1

@@ -427,15 +427,22 @@ class EngineStore:
         limits, title = self.engine.limits, self.engine.title
         for row in rows:
             sizes = {
-                "id": (len(row.document.encode()), limits.document),
-                "passage with all that belongs to it": (len(row.payload.encode()), limits.payload),
-                "fields": (len(json.dumps(dict(row.fields)).encode()), limits.fields),
+                "id takes": (len(row.document.encode()), limits.document, "shorten it"),
+                "passage with all that belongs to it takes": (
+                    len(row.payload.encode()),
+                    limits.payload,
+                    "cut smaller passages",
+                ),
+                "fields, with title and source, take": (
+                    len(json.dumps(dict(row.fields)).encode()),
+                    limits.fields,
+                    "shorten them, or put long texts into documents of their own",
+                ),
             }
-            for what, (size, most) in sizes.items():
+            for what, (size, most, way) in sizes.items():
                 if size > most:
                     raise DocumentError(
-                        f"document {row.document!r}: its {what} takes {size:,} bytes, and {title} keeps {most:,} at most; "
-                        "shorten it, or cut smaller passages"
+                        f"document {row.document!r}: its {what} {size:,} bytes, and {title} keeps {most:,} at most; {way}"
                     )
 
     def _without_clashes(self, rows: list[Row], versions: Mapping[str, str]) -> list[Row]:

@@ -158,13 +158,14 @@ class Fields:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self._last: tuple[int, dict[str, Any]] = (-1, {})
+        self._last: tuple[tuple[int, int], dict[str, Any]] = ((-1, -1), {})
 
     def told(self) -> dict[str, Any]:
-        sequence, store = self.collection.store.sequence(), self.collection.store
-        if self._last[0] != sequence:
+        store, documents = self.collection.store, len(self.collection)
+        state = store.sequence(), documents  # an engine has no number for what others changed
+        if self._last[0] != state:
             fields = {name: [_told(one) for one in kinds] for name, kinds in store.field_values().items()}
-            self._last = sequence, {"documents": len(self.collection), "fields": fields}
+            self._last = state, {"documents": documents, "fields": fields}
         return self._last[1]
 
 
