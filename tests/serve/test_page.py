@@ -158,7 +158,7 @@ def test_a_collection_that_was_not_tuned_says_how_to(client: TestClient) -> None
 
 def test_the_last_tuning_tells_which_recipe_is_in_use(client: TestClient, notes: Collection) -> None:
     other = replace(notes.recipe, retrieve=RetrieveSettings(words=7))
-    keep({"finalists": [{"recipe": other.to_toml()}, {"recipe": notes.recipe.to_toml()}]}, notes.path)
+    keep({"finalists": [{"recipe": other.to_toml()}, {"recipe": notes.recipe.to_toml()}]}, notes)
     assert [row["current"] for row in client.get("/tuning").json()["finalists"]] == [False, True]
 
 
