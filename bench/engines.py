@@ -80,10 +80,11 @@ class started:  # noqa: N801
         exec(compile((TESTS / f"at_{name}.py").read_text(encoding="utf-8"), f"at_{name}.py", "exec"), module)
         if name == "postgresql":
             module["SETTINGS"].update(POSTGRES)
+        self.options = "?bulk=yes" if name == "postgresql" else ""
         self._started = module["started"]()
 
     def __enter__(self) -> Engine:
-        self.engine = open_engine(self._started.__enter__()("bench"))
+        self.engine = open_engine(self._started.__enter__()("bench") + self.options)
         return self.engine
 
     def __exit__(self, *error: object) -> None:
