@@ -104,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_cross_
     feature = collection.features()[0].name
     calibrator = Platt(3.0, -2.0)
     collection.keep_calibration(Calibration(calibrator, (feature,), collection.identity(), 3, {}, {}))
-    keep(tuned(recipe), collection.path)
+    keep(tuned(recipe), collection)
     yield from serving(collection, Settings())
 
 

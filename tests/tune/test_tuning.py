@@ -160,31 +160,33 @@ def test_the_command_tunes_a_collection_and_keeps_its_recipe_before(
     place = tmp_path / "notes.twinrank"
     with Collection(place, recipe=WORDS) as collection:
         collection.add(judged_folder / "corpus.jsonl")
-    assert last_tuning(place, WORDS) is None
+        assert last_tuning(collection) is None
     code, out, told = command(judged_folder, outputs_folder, "-c", str(place), "--vary", "retrieve.words=20")
     assert code == 0, told
     assert "notes, split train" in out
     with Collection(place, create=False) as collection:
         assert len(collection.search("zinc against a cold")) == 10
         assert collection.recipe.encoder.model == "none"
-        kept = last_tuning(place, collection.recipe)
+        kept = last_tuning(collection)
         assert collection.check().ok
         export(collection, tmp_path / "notes.tar")
     assert kept is not None
     assert [row["current"] for row in kept["finalists"]] == [row["pick"] for row in kept["finalists"]]
     assert sum(row["default"] for row in kept["finalists"]) == 1
-    other = last_tuning(place, replace(WORDS, retrieve=RetrieveSettings(words=7)))
+    with Collection(place, recipe=replace(WORDS, retrieve=RetrieveSettings(words=7))) as asked_otherwise:
+        other = last_tuning(asked_otherwise)
     assert other is not None
     assert not any(row["current"] for row in other["finalists"])
     assert not (import_(tmp_path / "notes.tar", tmp_path / "elsewhere") / "tuning.json").exists()  # it was of another machine
 
 
 def test_a_kept_tuning_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    for damaged in ("", "[]", "{}", '{"finalists": [{}]}', '{"finalists": 3}', "\ufeff{"):
-        (tmp_path / "tuning.json").write_text(damaged, encoding="utf-8")
-        assert last_tuning(tmp_path, WORDS) is None
-    keep({"finalists": [{"recipe": "[unknown]"}]}, tmp_path)
-    assert last_tuning(tmp_path, WORDS) == {"finalists": [{"recipe": "[unknown]", "current": False}]}
+    with Collection(tmp_path / "notes.twinrank", recipe=WORDS) as collection:
+        for damaged in ("", "[]", "{}", '{"finalists": [{}]}', '{"finalists": 3}', "\ufeff{"):
+            collection.write_text("tuning.json", damaged)
+            assert last_tuning(collection) is None
+        keep({"finalists": [{"recipe": "[unknown]"}]}, collection)
+        assert last_tuning(collection) == {"finalists": [{"recipe": "[unknown]", "current": False}]}
 
 
 def test_the_command_writes_a_recipe_and_prints_json(judged_folder: Path, outputs_folder: Path, tmp_path: Path) -> None:
