@@ -53,7 +53,7 @@ JOBS = (
     Job("late-interaction", "late", ("pydoc_small",), ("dev", "test")),
     Job("cross-encoder", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test"), queries=500),
     Job("undistilled", "vectors", ("pydoc_small",), ("dev", "test")),
-    Job("distilled", "vectors", ("pydoc_small",), ("dev", "test"), teacher="cross-encoder/model", rival="undistilled"),
+    Job("distilled", "vectors", ("pydoc_small",), ("dev", "test"), teacher="cross-encoder-long/model", rival="undistilled"),
     Job("no-queue", "vectors", ("pydoc_small",)),
     Job("queue", "vectors", ("pydoc_small",), rival="no-queue"),
     Job("mined-once", "vectors", ("pydoc_small",)),
