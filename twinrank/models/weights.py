@@ -16,6 +16,10 @@ from twinrank.errors import ModelDamagedError, ModelUnsupportedError
 # We read the format ourselves: it is a length, a JSON header and plain bytes, and the library's NumPy side has no bfloat16.
 DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
+INT8 = "I8"
+SCALE = ".scale"
+"""What the name of the scales ends with, one for each row of a tensor of int8: value = number · scale."""
+
 LONGEST_HEADER = 100_000_000
 """The format's own limit, in bytes."""
 
@@ -56,7 +60,23 @@ class Tensors:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._entries)
+        """Without the scales of what is kept as int8."""
+        return tuple(name for name in self._entries if not self._is_scale(name))
+
+    def _is_scale(self, name: str) -> bool:
+        of = self._entries.get(name.removesuffix(SCALE))
+        return name.endswith(SCALE) and of is not None and of.dtype == INT8
+
+    def _read_int8(self, name: str, entry: Entry) -> npt.NDArray[np.float32]:
+        if name + SCALE not in self._entries:
+            raise ModelUnsupportedError(
+                f"{entry.file}: tensor {name!r} is stored as {INT8} without its scales ({name}{SCALE}, one a row). "
+                "Quantised weights of another layout have to be saved in float first."
+            )
+        scales = self.read(name + SCALE, entry.shape[:1])
+        values: npt.NDArray[np.float32] = _read_stored(name, entry, "i1").astype(np.float32)
+        values *= scales.reshape(-1, *[1] * (len(entry.shape) - 1))
+        return values
 
     def read(self, name: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[np.float32]:
         """One tensor as float32; refuses a missing one, another shape than the one given, NaN and infinity."""
@@ -68,7 +88,7 @@ class Tensors:
                 f"{entry.file}: tensor {name!r} has shape {entry.shape}, but config.json asks for {shape}. "
                 "The two files are not of one model; get the model again."
             )
-        values = _read_values(name, entry)
+        values = self._read_int8(name, entry) if entry.dtype == INT8 else _read_values(name, entry)
         if not np.isfinite(values).all():
             raise ModelDamagedError(
                 f"{entry.file}: tensor {name!r} has NaN or infinite weights. The file is damaged or its training diverged."
@@ -102,19 +122,29 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def write_tensors(file: Path, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Write a safetensors file of float32 arrays."""
+def write_tensors(file: Path, tensors: Mapping[str, npt.NDArray[np.float32]], *, int8: bool = False) -> None:
+    """Write a safetensors file of float32 arrays; with `int8`, matrices as 8 bits a number with a scale a row, which only
+    twinrank reads."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    stored: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in tensors.items():
-        begin, end = end, end + 4 * tensor.size
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        if int8 and tensor.ndim == 2:
+            scales = np.abs(tensor).max(axis=1, initial=0.0).astype(np.float32) / np.float32(127)  # (rows,)
+            stored[name] = np.rint(tensor / np.maximum(scales, np.float32(1e-30))[:, None]).astype("i1")
+            stored[name + SCALE] = scales.astype("<f4")
+        else:
+            stored[name] = np.ascontiguousarray(tensor, "<f4")
+    end = 0
+    for name, values in stored.items():
+        begin, end = end, end + values.nbytes
+        kind = INT8 if values.dtype == np.int8 else "F32"
+        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format asks that the data begin at a multiple of 8
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            stream.write(np.ascontiguousarray(tensor, "<f4").tobytes())
+        for values in stored.values():
+            stream.write(values.tobytes())
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -160,17 +190,22 @@ def _read_values(name: str, entry: Entry) -> npt.NDArray[np.float32]:
             f"{entry.file}: tensor {name!r} is stored as {entry.dtype}; {', '.join(DTYPES)} are read. "
             "Quantised weights have to be saved in float first."
         )
-    count = int(np.prod(entry.shape, dtype=np.int64))
-    if entry.end - entry.begin != count * np.dtype(dtype).itemsize:
-        raise ModelDamagedError(
-            f"{entry.file}: tensor {name!r} of shape {entry.shape} in {entry.dtype} has {entry.end - entry.begin} bytes."
-        )
-    stored = np.fromfile(entry.file, dtype, count, offset=entry.begin).reshape(entry.shape)
+    stored = _read_stored(name, entry, dtype)
     if entry.dtype == "BF16":
         # bfloat16 is the upper half of a float32.
         stored = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
     values: npt.NDArray[np.float32] = stored.astype(np.float32, copy=False)
     return values
+
+
+def _read_stored(name: str, entry: Entry, dtype: str) -> npt.NDArray[Any]:
+    """A tensor as it is in the file."""
+    count = int(np.prod(entry.shape, dtype=np.int64))
+    if entry.end - entry.begin != count * np.dtype(dtype).itemsize:
+        raise ModelDamagedError(
+            f"{entry.file}: tensor {name!r} of shape {entry.shape} in {entry.dtype} has {entry.end - entry.begin} bytes."
+        )
+    return np.fromfile(entry.file, dtype, count, offset=entry.begin).reshape(entry.shape)
 
 
 def _some(names: tuple[str, ...]) -> str:
