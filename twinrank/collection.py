@@ -473,5 +473,7 @@ def _as_options(recipe: Recipe | str | Path | None, model: str | None) -> str:
 
 
 def _field_summary(summary: FieldSummary) -> str:
+    if summary.long:
+        return "long texts, which conditions cannot be over"
     types = ", ".join(f"{kind} {count:,}" for kind, count in summary.types.items())
     return f"{types} of {counted(summary.documents, 'document')}"

@@ -19,12 +19,16 @@ from twinrank.index.engines.memory import KEPT, MemoryEngine
 from twinrank.learned import Belongs, Learned, find, keep
 from twinrank.places import enginestore
 from twinrank.places.enginestore import EngineStore
+from twinrank.places.rows import Known
 from twinrank.recipe import Recipe
 from twinrank.search.filters import parse
 from twinrank.stopping import TOPS, Covariance, Model, Rule
-from twinrank.types import Condition
+from twinrank.store import PreparedDocument, PreparedPassage
+from twinrank.text import Analyzer
+from twinrank.types import Condition, Document
 
 WORDS = Recipe().with_model("none")
+LONG = Recipe.parse('[encoder]\nmodel = "none"\n[passages]\nsize = 10\noverlap = 0\n')
 MODEL = Model(np.zeros(1), np.ones(1), np.zeros(3), Covariance(0, 0, 0, 1, 1))
 
 
@@ -93,6 +97,70 @@ def test_a_field_that_the_table_lost_is_found_in_the_rows(place: str) -> None:
         assert [hit.id for hit in collection.search("zinc", where="year = 2020")] == ["a"]
 
 
+LONG_TEXT = "zinc and honey " * 100
+
+
+def test_long_fields_of_all_hits_come_by_one_fetch_and_where_their_key_was_taken_too(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [{"id": f"d{number}", "text": "zinc " * 40, "notes": f"{number} {LONG_TEXT}", "year": 1} for number in range(9)]
+    with Collection(place, recipe=LONG) as collection:
+        collection.add(documents)
+        rows = [Known.read(row) for row in store_of(collection).engine.rows_of([f"d{number}" for number in range(9)])]
+        later = [one.row.key for one in rows if one.row.number == 2]
+        watched = watch(collection)
+        store_of(collection).look_again()
+        info = collection.store.document_info(later)
+        assert sorted(one.fields["notes"] for one in info.values()) == [one["notes"] for one in documents]
+        assert watched.calls == ["fetch", "fetch"]  # the rows, and their documents' first
+        monkeypatch.setattr(enginestore, "key_of", lambda document, version, number: later[0])  # as if all were salted
+        store_of(collection).look_again()
+        info = collection.store.document_info(later)
+        assert sorted(one.fields["notes"] for one in info.values()) == [one["notes"] for one in documents]
+        assert all(hit.fields["notes"].startswith(hit.id[1:]) for hit in collection.search("zinc"))  # type: ignore[union-attr]
+
+
+def test_a_condition_over_a_long_field_is_refused_by_its_name(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection, Collection(place) as other:
+        other.add({"id": "b", "text": "zinc", "notes": "short", "year": 2021})
+        assert len(other.search("zinc", where="notes = 'short'")) == 1
+        collection.add({"id": "a", "text": "zinc", "notes": ["short", LONG_TEXT], "year": 2020})
+        other.add({"id": "c", "text": "zinc", "title": "T", "notes": "short", "more": 1})
+        for where in ("notes = 'short'", "year = 2020 or not notes is null"):
+            with pytest.raises(FilterError, match=r"over 1,000 characters in the field 'notes'.* keep a short field"):
+                collection.search("zinc", where=where)
+        assert [hit.id for hit in collection.search("zinc", where="year = 2020")] == ["a"]
+        other.add(Document("d", "honey", "T", {"title": LONG_TEXT}))  # conditions are over the title, not the field of its name
+        assert [hit.id for hit in collection.search("zinc honey", where="title = 'T'")] == ["d", "c"]
+        assert "field notes: long texts, which conditions cannot be over" in str(collection.status())
+        assert "field year: number 2 of 2 documents" in str(collection.status())
+
+
+def test_a_long_field_that_an_engine_cannot_take_is_told_by_name(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryEngine, "limits", Limits(payload=1400, document=50, k=100, dimension=10, fields=100))
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add({"id": "a", "text": "zinc", "notes": "a" * 1100})  # beyond what the fields may take
+        with pytest.raises(DocumentError, match=r"shorten its fields of over 1,000 characters \(notes\)"):
+            collection.add({"id": "a", "text": "zinc", "notes": "a" * 1500})
+
+
+def test_what_was_cut_off_a_passage_is_still_known_when_its_vector_is_taken_over(place: str) -> None:
+    vectors = {"vectors": (np.ones(2, np.float32), 7)}
+    with Collection(place, recipe=WORDS) as made:
+        engine = store_of(made).engine
+    KEPT.pop("enginestore")
+    engine.create(Layout(2, True))
+    store = EngineStore(engine, place)
+    store.analyzer = Analyzer("english")
+    store.add_view("vectors", model="m", fingerprint="f", dimension=2)
+    document = Document("a", "zinc")
+    store.write([PreparedDocument(document, "1", [PreparedPassage(0, 4, "d", vectors)])])  # type: ignore[arg-type]
+    changed = replace(document, fields={"year": 2020})
+    store.write([PreparedDocument(changed, "2", [PreparedPassage(0, 4, "d", {"vectors": None})])])
+    assert store.prepared(["a"])[0].document == changed
+    assert store.prepared(["a"])[0].passages[0].vectors["vectors"][1] == 7  # type: ignore[index]
+
+
 def test_a_text_of_the_meta_that_another_changed_meanwhile_is_set_again(place: str) -> None:
     with Collection(place, recipe=WORDS) as one, Collection(place) as other:
         one.write_text("calibration.json", "1")
@@ -115,9 +183,6 @@ def add_half(collection: Collection, text: str) -> None:
     with pytest.raises(EngineError, match="went away"):
         collection.add({"id": "a", "text": text})
     store_of(collection).engine = engine
-
-
-LONG = Recipe.parse('[encoder]\nmodel = "none"\n[passages]\nsize = 10\noverlap = 0\n')
 
 
 def test_rebuilding_lets_a_version_be_that_may_be_just_being_written(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +310,7 @@ def test_what_an_engine_cannot_take_is_told_with_what_helps(place: str, monkeypa
         for refused, told in (
             ({"id": "a" * 60, "text": "zinc"}, "its id takes 60 bytes, and memory keeps 50 at most; shorten it"),
             ({"id": "a", "text": "word" * 300}, "its passage .* takes 1,.* bytes, .* 1,000 at most; cut smaller passages"),
-            ({"id": "a", "text": "zinc", "note": "word" * 200}, "its fields, .* 500 at most; shorten them, or put long texts"),
+            ({"id": "a", "text": "zinc", "note": "word" * 200}, "its fields, .* 500 at most; shorten them, or put them"),
         ):
             with pytest.raises(DocumentError, match=told):
                 collection.add(refused)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,20 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinrank.errors import StorageError
-from twinrank.index.engines import Row
-from twinrank.places.rows import Known, by_document, document_of, is_whole, key_of, rows_of
+from twinrank.index.engines import Layout, Row, open_engine
+from twinrank.index.engines.memory import KEPT
+from twinrank.places.enginestore import EngineStore
+from twinrank.places.rows import Known, by_document, document_of, is_long, is_whole, key_of, rows_of
 from twinrank.store import PreparedDocument, PreparedPassage
+from twinrank.text import Analyzer
 from twinrank.types import Document
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
-SCALARS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), TEXTS)
+LONG = st.sampled_from(["a" * 1000, "a" * 1001, 'ö😀\n"' * 400])
+SCALARS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), TEXTS, LONG
+)
+NAMES = st.one_of(TEXTS, st.sampled_from(["id", "title", "source"]))
 
 
 @st.composite
 def prepared(draw: st.DrawFn) -> PreparedDocument:
     """A document with passages anywhere in its text: overlapping, with gaps, none at its ends."""
     text = draw(TEXTS)
-    fields = draw(st.dictionaries(TEXTS, st.one_of(SCALARS, st.none(), st.lists(SCALARS, max_size=3)), max_size=4))
+    fields = draw(st.dictionaries(NAMES, st.one_of(SCALARS, st.none(), st.lists(SCALARS, max_size=3)), max_size=4))
     document = Document(draw(TEXTS.filter(bool)), text, draw(TEXTS), {**fields, "summary": "a summary"}, draw(TEXTS))
     cuts = sorted(draw(st.lists(st.tuples(st.integers(0, len(text)), st.integers(0, len(text))), max_size=5)))
     passages = [PreparedPassage(min(cut), max(cut), f"d{place}") for place, cut in enumerate(cuts)]
@@ -35,7 +45,7 @@ def prepared(draw: st.DrawFn) -> PreparedDocument:
 
 def written(one: PreparedDocument, at: int = 1) -> list[Row]:
     count = len(one.passages)
-    return rows_of(one, at, [np.ones(2, np.float32)] * count, [""] * count, [()] * count)
+    return rows_of(one, at, [np.ones(2, np.float32)] * count, [""] * count, [()] * count, [{}] * count)
 
 
 @given(prepared())
@@ -47,6 +57,44 @@ def test_a_document_comes_back_from_its_rows_letter_for_letter(one: PreparedDocu
         (passage.start, passage.end, passage.digest, passage.part) for passage in one.passages
     ]
     assert all(row.text == (one.document.text if not row.part else "a summary")[row.start : row.end] for row in rows)
+
+
+@contextmanager
+def a_store() -> Iterator[EngineStore]:
+    try:
+        engine = open_engine("memory:///rows")
+        engine.create(Layout(0, True))
+        store = EngineStore(engine, "memory:///rows")
+        store.analyzer = Analyzer("english")
+        yield store
+    finally:
+        KEPT.pop("rows", None)
+
+
+@given(prepared())
+def test_long_fields_come_back_from_every_row_of_a_store_and_are_among_no_conditions(one: PreparedDocument) -> None:
+    with a_store() as store:
+        store.write([one])
+        rows = store.engine.rows_of([one.document.id])
+        assert store.get([one.document.id]) == [one.document]
+        assert [kept.document for kept in store.prepared([one.document.id])] == [one.document]
+        for row in rows:  # by itself, as a hit is
+            store.look_again()
+            assert store.document_info([row.key])[row.key].fields == one.document.fields
+            assert not any(map(is_long, row.fields.values()))
+        long = any(map(is_long, one.document.fields.values()))
+        assert all((Known.read(row).long is not None) == long for row in rows)
+        assert sum(bool(Known.read(row).long) for row in rows) == long
+
+
+def test_a_long_field_is_kept_once_however_many_passages_the_document_has() -> None:
+    summary = "A summary that is searched, too. " * 940  # 31 kB
+    passages = [PreparedPassage(start, start + 180, f"d{start}", part="summary") for start in range(0, 174 * 178, 178)]
+    document = Document("a", "", "Title", {"summary": summary, "year": 2020})
+    rows = written(PreparedDocument(document, "v", passages))
+    assert len(rows) == 174
+    assert sum(len(row.payload) + len(json.dumps(dict(row.fields))) for row in rows) < 4 * len(summary)
+    assert document_of([Known.read(row) for row in rows]) == document
 
 
 def test_what_conditions_see_is_the_fields_and_id_title_and_source() -> None:

@@ -21,11 +21,21 @@ from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import CollectionError, DocumentError, FilterError, InputError, ModelMismatchError, StorageError
 from twinrank.index.engines import Engine, Row
 from twinrank.places import rows as rowwise
-from twinrank.places.rows import BUILT_IN, Known, by_document, document_key, document_of, is_whole
+from twinrank.places.rows import (
+    BUILT_IN,
+    LONGEST,
+    Known,
+    by_document,
+    document_key,
+    document_of,
+    is_long,
+    is_whole,
+    key_of,
+)
 from twinrank.quantization import PackedTokens, TokenCodec
 from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, PreparedPassage, View, ViewKind
 from twinrank.text import Analyzer
-from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Vectors
+from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Value, Vectors
 
 SEEN_WITHIN = 5.0
 """Seconds after which what others changed in the meta, or how many rows there are, is looked at again."""
@@ -41,6 +51,8 @@ STALE = 3600.0
 
 VIEWS = "views"
 FIELDS = "fields"
+LONG = "long"
+"""Among a field's kinds in that table: a document holds, or held, a long value of it."""
 
 T = TypeVar("T")
 
@@ -216,10 +228,28 @@ class EngineStore:
         return np.array([document_key(known[key].row.document) if key in known else -1 for key in wanted], np.int64)
 
     def document_info(self, keys: npt.ArrayLike) -> dict[int, DocumentInfo]:
+        known = self._known(keys)
+        long = self._long_fields(known.values())
         return {
-            key: DocumentInfo(document_key(one.row.document), one.row.document, one.title, one.source, one.fields)
-            for key, one in self._known(keys).items()
+            key: DocumentInfo(
+                document_key(one.row.document),
+                one.row.document,
+                one.title,
+                one.source,
+                one.fields | dict(long.get((one.row.document, one.version), {})),
+            )
+            for key, one in known.items()
         }
+
+    def _long_fields(self, known: Iterable[Known]) -> dict[tuple[str, str], Mapping[str, Value]]:
+        """(document, version) → its long fields, where those are in another row; none of a version that has gone."""
+        wanted = {(one.row.document, one.version) for one in known if one.row.number and one.long is not None}
+        firsts = self._known([key_of(document, version, 0) for document, version in wanted]).values()
+        found = {(one.row.document, one.version): one.long or {} for one in firsts if not one.row.number}
+        if missing := wanted.difference(found):  # the key was another row's
+            for document, versions in self._versions(sorted({document for document, _ in missing})).items():
+                found |= {(document, rows[0].version): rows[0].long or {} for rows in versions}
+        return found
 
     def _versions(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, list[list[Known]]]:
         found: list[Row] = []
@@ -312,6 +342,13 @@ class EngineStore:
         for name in fields_in(condition):
             if name not in known and self.count_documents() and not self._has_field(name):
                 raise FilterError(f"no document has a field {name!r}; known fields: {', '.join(known)}")
+        for name in fields_in(condition):
+            if LONG in self._table(FIELDS).get(name, ()):
+                raise FilterError(
+                    f"{self.folder} has, or had, a text of over {LONGEST:,} characters in the field {name!r}, and conditions "
+                    "are not over such fields; keep a short field beside it to filter by, or shorten its texts, add the "
+                    "documents again, and run twinrank rebuild while nobody writes"
+                )
         for name in _compared_with_null(condition):
             raise FilterError(f"{name} is compared with null, which nothing equals; write `{name} is null` or `is not null`")
 
@@ -324,6 +361,9 @@ class EngineStore:
         """Counted by the engine, a field at a time; where a field has values of several types, each stands for all."""
         found = {}
         for name, kinds in self._table(FIELDS).items():
+            if LONG in kinds:
+                found[name] = FieldSummary({}, 0, long=True)
+                continue
             count = self.engine.count(Not(IsNull(name)), documents=True) if self.engine.exact(IsNull(name)) else 0
             found[name] = FieldSummary(dict.fromkeys(kinds, count), count)
         return found
@@ -337,12 +377,13 @@ class EngineStore:
         before = json.dumps(known, sort_keys=True)
         for document in documents:
             for name, value in document.fields.items():
-                kinds = {kind_of(one) for one in values_of(value)} or {"null"}
+                kinds: set[str] = {kind_of(one) for one in values_of(value)} or {"null"}
+                kinds |= {LONG} if is_long(value) and name not in BUILT_IN else set()
                 known[name] = sorted({*known.get(name, ()), *kinds})
         if json.dumps(known, sort_keys=True) != before:
             self._look_anew(FIELDS)  # what other writers noted meanwhile stays
-            for name, kinds in self._table(FIELDS).items():
-                known[name] = sorted({*known.get(name, ()), *kinds})
+            for name, noted in self._table(FIELDS).items():
+                known[name] = sorted({*known.get(name, ()), *noted})
             self.set_meta(FIELDS, json.dumps(known, sort_keys=True))
 
     # -- writing -----------------------------------------------------------------------------------------------------------
@@ -401,12 +442,17 @@ class EngineStore:
         vectors: list[Vectors | None] = []
         tokens: list[str] = []
         terms: list[tuple[str, ...]] = []
+        dropped: list[dict[str, int]] = []
         for number, passage in enumerate(one.passages):
             name = f"passage {number} of document {one.document.id!r}"
-            vector, packed, kept = None, "", before.get(passage.digest)
+            vector, packed, kept, cut = None, "", before.get(passage.digest), {}
             for view in views.values():
                 came = passage.vectors.get(view.name)
-                given = None if came is None else came[0]
+                given, lost = (None, 0) if came is None else came
+                if given is None and kept is not None:
+                    lost = kept.dropped.get(view.name, 0)
+                if lost:
+                    cut[view.name] = lost
                 if view.kind == "vector":
                     assert not isinstance(given, bytes)
                     vector = given if given is not None else None if kept is None else kept.row.vector
@@ -419,24 +465,27 @@ class EngineStore:
                     raise InputError(f"{name} came without a vector for view {view.name!r}, which is complete")
             vectors.append(vector)
             tokens.append(packed)
+            dropped.append(cut)
             text = rowwise.text_of(one.document, passage)
             terms.append(tuple(self.analyzer(text)))
-        return rowwise.rows_of(one, now, vectors, tokens, terms)
+        return rowwise.rows_of(one, now, vectors, tokens, terms, dropped)
 
     def _check_limits(self, rows: Sequence[Row]) -> None:
         limits, title = self.engine.limits, self.engine.title
         for row in rows:
+            long = Known.read(row).long if len(row.payload.encode()) > limits.payload else None
+            shorter = f"shorten its fields of over {LONGEST:,} characters ({', '.join(long)})" if long else ""
             sizes = {
                 "id takes": (len(row.document.encode()), limits.document, "shorten it"),
                 "passage with all that belongs to it takes": (
                     len(row.payload.encode()),
                     limits.payload,
-                    "cut smaller passages",
+                    shorter or "cut smaller passages",
                 ),
                 "fields, with title and source, take": (
                     len(json.dumps(dict(row.fields)).encode()),
                     limits.fields,
-                    "shorten them, or put long texts into documents of their own",
+                    "shorten them, or put them into documents of their own",
                 ),
             }
             for what, (size, most, way) in sizes.items():

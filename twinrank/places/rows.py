@@ -3,6 +3,9 @@
 A document is its rows of one version: the digest of its content. An update writes the new version's rows, under keys of their
 own, before it removes the old ones; a crash between leaves both, of which the newer whole one counts, and the next `add` of
 the document, or `rebuild`, removes the other.
+
+Fields lie in every row, for conditions to be over; but for long ones, which would multiply a document by its passages: they are
+in the payload of row 0 alone.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from twinrank.types import Document, Passage, Value, Vectors
 
 BUILT_IN = ("id", "title", "source")
 """Names that conditions know beside a document's fields."""
+
+LONGEST = 1000
+"""Characters of a text that conditions can be over; a field with a longer one is a long field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Known:
     """What stands behind the last passage of the text."""
     shadowed: Mapping[str, Value]
     """Fields that have the name of something built in."""
+    long: Mapping[str, Value] | None
+    """The document's long fields in row 0, none of them in its other rows; None where it has none."""
     tokens: str = ""
     """The passage's token vectors as stored, in base64; empty where none are kept."""
 
@@ -75,6 +83,7 @@ class Known:
                 told.get("b", ""),
                 told.get("a", ""),
                 told.get("f", {}),
+                told.get("l"),
                 told.get("k", ""),
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -92,8 +101,9 @@ class Known:
 
     @property
     def fields(self) -> dict[str, Value]:
-        """The document's own."""
-        return {name: value for name, value in self.row.fields.items() if name not in BUILT_IN} | dict(self.shadowed)
+        """The document's own; in rows other than 0 without the long ones."""
+        short = {name: value for name, value in self.row.fields.items() if name not in BUILT_IN}
+        return short | dict(self.shadowed) | dict(self.long or {})
 
     @property
     def passage(self) -> Passage:
@@ -130,12 +140,15 @@ def rows_of(
     vectors: Sequence[Vectors | None],
     tokens: Sequence[str],
     terms: Sequence[tuple[str, ...]],
+    dropped: Sequence[Mapping[str, int]],
 ) -> list[Row]:
-    """The rows of one document, number by number."""
+    """The rows of one document, number by number; of each its vector, tokens, terms, and tokens that did not fit by view."""
     document, covered, rows = prepared.document, 0, []
     shared: dict[str, Any] = {"v": prepared.digest, "w": written, "n": len(prepared.passages)}
-    if shadowed := {name: value for name, value in document.fields.items() if name in BUILT_IN}:
+    long = {name: value for name, value in document.fields.items() if is_long(value)}
+    if shadowed := {name: value for name, value in document.fields.items() if name in BUILT_IN and name not in long}:
         shared["f"] = shadowed
+    fields = filter_fields(document)
     last = max((number for number, one in enumerate(prepared.passages) if not one.part), default=0)
     for number, one in enumerate(prepared.passages):
         text = part_of(document, one.part)
@@ -143,8 +156,8 @@ def rows_of(
             raise DocumentError(f"passage {number} of document {document.id!r} lies outside its text")
         told = shared | {"t": text[one.start : one.end], "s": one.start, "e": one.end, "d": one.digest}
         told |= {"p": one.part} if one.part else {}
-        dropped = {view: found[1] for view, found in one.vectors.items() if found is not None and found[1]}
-        told |= {"x": dropped} if dropped else {}
+        told |= {"l": {} if number else long} if long else {}
+        told |= {"x": dict(dropped[number])} if dropped[number] else {}
         told |= {"k": tokens[number]} if tokens[number] else {}
         if not one.part:
             if one.start > covered:
@@ -154,15 +167,20 @@ def rows_of(
             told["a"] = document.text[covered:]
         payload = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
         key = key_of(document.id, prepared.digest, number)
-        rows.append(Row(key, document.id, number, payload, filter_fields(document), terms[number], vectors[number]))
+        rows.append(Row(key, document.id, number, payload, fields, terms[number], vectors[number]))
     return rows
 
 
 def filter_fields(document: Document) -> dict[str, Value]:
-    """What conditions are over; an empty title or source counts as missing."""
-    fields = {name: value for name, value in document.fields.items() if name not in BUILT_IN}
+    """What conditions are over; an empty title or source counts as missing, and long fields are not there."""
+    fields = {name: value for name, value in document.fields.items() if name not in BUILT_IN and not is_long(value)}
     named = {"id": document.id, "title": document.title, "source": document.source}
     return fields | {name: value for name, value in named.items() if value}
+
+
+def is_long(value: Value) -> bool:
+    """Whether a field's value is a text that conditions cannot be over, or a list that holds one."""
+    return any(isinstance(one, str) and len(one) > LONGEST for one in (value if isinstance(value, (list, tuple)) else [value]))
 
 
 def packed_text(codec: TokenCodec, vectors: Vectors | bytes) -> str:

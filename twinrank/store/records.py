@@ -79,6 +79,8 @@ class FieldSummary:
 
     types: Mapping[FieldKind, int]
     documents: int
+    long: bool = False
+    """Whether it holds texts that are too long for conditions, as in an engine; it is not counted then."""
 
 
 @dataclass(frozen=True, slots=True)
