@@ -17,7 +17,7 @@ from twinrank.errors import CollectionError, DocumentError, EngineError, FilterE
 from twinrank.index.engines import Engine, Layout, Limits, open_engine
 from twinrank.index.engines.memory import KEPT, MemoryEngine
 from twinrank.learned import Belongs, Learned, find, keep
-from twinrank.places import enginestore
+from twinrank.places import enginecheck, enginestore
 from twinrank.places.enginestore import EngineStore
 from twinrank.places.rows import Known
 from twinrank.recipe import Recipe
@@ -136,6 +136,18 @@ def test_a_condition_over_a_long_field_is_refused_by_its_name(place: str) -> Non
         assert "field year: number 2 of 2 documents" in str(collection.status())
 
 
+def test_rebuilding_notes_anew_which_fields_are_long(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection:
+        collection.add({"id": "a", "text": "zinc", "notes": LONG_TEXT, "year": 2020})
+        store_of(collection).set_meta(enginestore.FIELDS, "{}")  # as where two writers noted at once
+        collection.rebuild()
+        with pytest.raises(FilterError, match="keep a short field beside it"):
+            collection.search("zinc", where="notes is null")
+        collection.add({"id": "a", "text": "zinc", "notes": "shortened", "year": 2020})
+        collection.rebuild()
+        assert len(collection.search("zinc", where="notes = 'shortened' and year = 2020")) == 1
+
+
 def test_a_long_field_that_an_engine_cannot_take_is_told_by_name(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryEngine, "limits", Limits(payload=1400, document=50, k=100, dimension=10, fields=100))
     with Collection(place, recipe=WORDS) as collection:
@@ -195,7 +207,7 @@ def test_rebuilding_lets_a_version_be_that_may_be_just_being_written(place: str,
         collection.rebuild()
         assert store_of(collection).engine.count() == both
         assert "is being updated, or that was interrupted" in str(collection.check())
-        monkeypatch.setattr(enginestore, "STALE", 0.0)
+        monkeypatch.setattr(enginecheck, "STALE", 0.0)
         collection.rebuild()
         assert store_of(collection).engine.count() == rows
         assert collection.check().ok

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.conditions import fields_in, kind_of, meets, values_of
-from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import CollectionError, DocumentError, FilterError, InputError, ModelMismatchError, StorageError
 from twinrank.index.engines import Engine, Row
 from twinrank.places import rows as rowwise
+from twinrank.places.enginecheck import left_behind, problems
 from twinrank.places.rows import (
     BUILT_IN,
     LONGEST,
@@ -32,7 +32,7 @@ from twinrank.places.rows import (
     is_whole,
     key_of,
 )
-from twinrank.quantization import PackedTokens, TokenCodec
+from twinrank.quantization import PackedTokens
 from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, PreparedPassage, View, ViewKind
 from twinrank.text import Analyzer
 from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Value, Vectors
@@ -45,9 +45,6 @@ AT_ONCE = 1000
 
 REMEMBERED = 20_000
 """Rows that one search remembers at most."""
-
-STALE = 3600.0
-"""Seconds after which a version that is not whole counts as left behind, not as being written."""
 
 VIEWS = "views"
 FIELDS = "fields"
@@ -386,6 +383,14 @@ class EngineStore:
                 known[name] = sorted({*known.get(name, ()), *noted})
             self.set_meta(FIELDS, json.dumps(known, sort_keys=True))
 
+    def _note_long(self, names: set[str]) -> None:
+        """Note that these fields are long, and no others."""
+        self._look_anew(FIELDS)
+        known = {name: {*kinds} - {LONG} for name, kinds in self._table(FIELDS).items()}
+        for name in names:
+            known[name] = known.get(name, {"text"}) | {LONG}
+        self.set_meta(FIELDS, json.dumps({name: sorted(kinds) for name, kinds in known.items()}, sort_keys=True))
+
     # -- writing -----------------------------------------------------------------------------------------------------------
 
     def known_digests(self, ids: Sequence[str]) -> dict[str, str]:
@@ -528,64 +533,23 @@ class EngineStore:
 
     def check(self) -> list[str]:
         """Read every row: is it ours, is its vector there, is every document there as a whole, once?"""
-        problems: list[str] = []
-        numbers: dict[str, dict[str, list[tuple[int, int, int]]]] = {}
-        view = self.views().get(VECTORS)
-        tokens = self.views().get(TOKENS)
-        for rows in self.engine.iterate(vectors=True):
-            for row in rows:
-                try:
-                    known = Known.read(row)
-                except StorageError as error:
-                    problems.append(str(error))
-                    continue
-                name = f"row {row.number} of document {row.document!r}"
-                at = (row.number, known.passages, known.written)
-                numbers.setdefault(row.document, {}).setdefault(known.version, []).append(at)
-                if view is not None and not rowwise.finite(row.vector, view.dimension):
-                    problems.append(f"{name} has no usable vector; delete the document and add it again")
-                if tokens is not None and not _has_tokens(known, tokens.codec):
-                    problems.append(f"{name} lacks its tokens; delete the document and add it again")
-        for document, versions in numbers.items():
-            whole = [found[0][2] for found in versions.values() if sorted(at for at, _, _ in found) == list(range(found[0][1]))]
-            if not whole:
-                problems.append(f"document {document!r} is there in part only: adding it was interrupted; add it again")
-            elif max(found[0][2] for found in versions.values()) > max(whole):
-                problems.append(
-                    f"document {document!r} is being updated, or that was interrupted: add it again; of what is older than "
-                    f"{STALE / 3600:.0f} hour, twinrank rebuild removes the rest"
-                )
-            elif len(versions) > 1:
-                problems.append(
-                    f"document {document!r} is there in {len(versions)} versions: twinrank rebuild removes the older"
-                )
-        return problems
+        return problems(self.engine.iterate(vectors=True), self.views())
 
     def finish(self) -> int:
-        """Remove what interrupted updates left; how many rows went.
-
-        Of a version that is newer than the whole one, rows are removed when they are old: they may be just being written, and
-        whoever writes them then removes the whole version.
-        """
-        gone = 0
+        """Remove what interrupted updates left, and note anew which fields are long; how many rows went."""
+        gone, long = 0, set()
         ids: list[str] = list(self.document_ids())
         for start in range(0, len(ids), AT_ONCE):
-            versions = self._versions(ids[start : start + AT_ONCE])
-            keys = [one.row.key for found in versions.values() for one in _left_behind(found)]
+            versions = self._versions(ids[start : start + AT_ONCE]).values()
+            keys = {one.row.key for found in versions for one in left_behind(found)}
+            stay = (one for found in versions for rows in found for one in rows if one.row.key not in keys)
+            long |= {name for one in stay for name in one.long or () if name not in BUILT_IN}
             if keys:
-                self.engine.delete(np.array(keys, np.int64))
+                self.engine.delete(np.array(sorted(keys), np.int64))
                 gone += len(keys)
+        self._note_long(long)
         self._changed()
         return gone
-
-
-def _left_behind(versions: Sequence[Sequence[Known]]) -> list[Known]:
-    """The rows of a document that an interrupted update left beside the version that counts."""
-    first, *others = versions
-    if not is_whole(first):
-        return []
-    stale = max(first[0].written, time.time_ns() - int(STALE * 1e9))
-    return [one for rows in others if rows[0].written <= stale for one in rows]
 
 
 def _prepared(rows: Sequence[Known], views: Sequence[View]) -> PreparedDocument:
@@ -597,13 +561,6 @@ def _prepared(rows: Sequence[Known], views: Sequence[View]) -> PreparedDocument:
             vectors[view.name] = kept, one.dropped.get(view.name, 0)
         passages.append(PreparedPassage(one.start, one.end, one.digest, vectors, one.part))
     return PreparedDocument(document_of(rows), rows[0].version, passages)
-
-
-def _has_tokens(known: Known, codec: TokenCodec) -> bool:
-    try:
-        return bool(known.tokens) and len(known.packed(codec)) == 1
-    except (InputError, ValueError):
-        return False
 
 
 def _check_vector(vector: Vectors | None, view: View, name: str) -> None:
