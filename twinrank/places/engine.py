@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
-from twinrank.errors import CollectionError, StorageError
+from twinrank.errors import CollectionError, EngineError, StorageError
 from twinrank.index.engines import Address, Layout, open_engine
 from twinrank.places.engineindexes import EngineIndexes, check_recipe
 from twinrank.places.enginestore import EngineStore
@@ -70,6 +70,10 @@ class EnginePlace:
         self._store.set_meta(RECIPE, recipe.to_toml())
         self._store.set_meta(MARK, FORMAT)
         return self.open()
+
+    def close(self) -> None:
+        with suppress(EngineError):  # what keeps it from being reached was told
+            self._store.close()
 
     def own_store(self, store: Kept, doing: str) -> Store:
         raise CollectionError(

@@ -23,6 +23,7 @@ class FolderPlace:
 
     def __init__(self, path: Path) -> None:
         self.where = path
+        self._store: Store | None = None
 
     def is_there(self, create: bool) -> bool:
         path = self.where
@@ -41,12 +42,18 @@ class FolderPlace:
         return False
 
     def open(self) -> Store:
-        return Store.open(self.where, create=False)
+        self._store = Store.open(self.where, create=False)
+        return self._store
 
     def make(self, recipe: Recipe, dimension: int) -> Store:
         make_folder(self.where)
         self.write_recipe(recipe)  # before the store, with which the folder becomes a collection
-        return Store.open(self.where)
+        self._store = Store.open(self.where)
+        return self._store
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
 
     def own_store(self, store: Kept, doing: str) -> Store:
         assert isinstance(store, Store)

@@ -55,6 +55,10 @@ class Place(Protocol):
         """Make the collection, whole or not at all, and keep its recipe; of vectors with so many numbers, 0 without any."""
         ...
 
+    def close(self) -> None:
+        """Let go of what was opened here; asked for where making a collection of it failed."""
+        ...
+
     def own_store(self, store: Kept, doing: str) -> Store:
         """The store, where it is a folder's; raises CollectionError for what cannot be done to an engine, with what can."""
         ...
