@@ -15,8 +15,9 @@ from twinrank.cli.sections import Sections
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Commands
 
-`-c DIR` names a collection's directory; without it `.twinrank` in the current directory is taken. Results go to standard
-output, all else to standard error; `--json` prints one JSON document; an error is one sentence and a status other than 0.
+`-c DIR` names a collection's directory, or its address in an engine ([`milvus://localhost:19530/papers`](scale.md)); without it
+`.twinrank` in the current directory is taken. Results go to standard output, all else to standard error; `--json` prints one
+JSON document; an error is one sentence and a status other than 0.
 """
 
 

@@ -25,7 +25,7 @@ from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
 from twinrank.migration import MIGRATED, Migration
 from twinrank.parts import without_fields
-from twinrank.places import place_of
+from twinrank.places import is_elsewhere, place_of
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.status import CheckReport, Status, ViewStatus
@@ -70,6 +70,13 @@ class Collection(Asking):
         """
         self._place = place_of(path)
         self.path = self._place.where
+        try:
+            self._open(recipe, model, create)
+        except BaseException:
+            self._place.close()
+            raise
+
+    def _open(self, recipe: Recipe | str | Path | None, model: str | None, create: bool) -> None:
         known = self._place.is_there(create)
         if known:
             self.store = self._place.open()
@@ -390,6 +397,8 @@ class Collection(Asking):
     @property
     def _again(self) -> str:
         """The command that encodes all documents by the recipe that is in use, which need not be the one that is kept."""
+        if is_elsewhere(self.path):  # an engine's documents are not encoded in their place
+            return f"twinrank index DOCS{self._asked or ' --recipe FILE'} -c ANOTHER"
         return f"twinrank rebuild --encode{self._asked} -c {shlex.quote(str(self.path))}"
 
     def _finish(self, view: View) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from twinrank import Collection
+from twinrank.cli import twinrank
 from twinrank.cli.tune import _take
 from twinrank.conditions import meets
 from twinrank.errors import CollectionError, DocumentError, EngineError, FilterError, RecipeError
@@ -212,6 +214,49 @@ def test_rebuilding_lets_a_version_be_that_may_be_just_being_written(place: str,
         assert store_of(collection).engine.count() == rows
         assert collection.check().ok
         assert collection.get(["a"])[0].text.startswith("old words")  # type: ignore[union-attr]
+
+
+def test_the_command_says_how_many_rows_it_removed(place: str) -> None:
+    with Collection(place, recipe=LONG) as collection:
+        collection.add({"id": "a", "text": "old words " * 20})
+        left = list(KEPT["enginestore"].rows.items())
+        collection.add({"id": "a", "text": "new words " * 20})
+    KEPT["enginestore"].rows.update(left)
+    told = [CliRunner().invoke(twinrank, ["rebuild", "-c", place]).stderr for _ in range(2)]
+    assert told[0] == f"{len(left)} rows that interrupted updates had left were removed; the indexes are memory's own\n"
+    assert told[1] == "0 rows that interrupted updates had left were removed; the indexes are memory's own\n"
+
+
+def test_the_status_says_once_what_the_engine_says_of_itself(place: str) -> None:
+    with Collection(place, recipe=WORDS) as collection:
+        store_of(collection).add_view("vectors", model="m", fingerprint="f", dimension=2)
+        for name, value in store_of(collection).engine.describe().items():
+            assert str(collection.status()).count(f"{name} {value}") == 1
+        assert [index.name for index in collection.status().indexes] == ["vectors", "words"]
+
+
+def test_a_recipe_that_stores_otherwise_is_refused_with_what_an_engine_can_do(place: str) -> None:
+    way = "twinrank index DOCS --recipe FILE -c ANOTHER"
+    with Collection(place, recipe=WORDS) as collection, pytest.raises(RecipeError, match=f"in another way than .*; {way}"):
+        collection.take_recipe(LONG)
+    with Collection(place, recipe=LONG) as other, pytest.raises(RecipeError) as refused:
+        other.add({"id": "a", "text": "zinc"})
+    assert str(refused.value).endswith(way)
+
+
+def test_a_collection_that_cannot_be_opened_leaves_no_client_open(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[MemoryEngine] = []
+    monkeypatch.setattr(MemoryEngine, "close", lambda engine: closed.append(engine))
+    with pytest.raises(CollectionError):
+        Collection(place, create=False)
+    with pytest.raises(RecipeError):
+        Collection(place, recipe=replace(WORDS, retrieve=replace(WORDS.retrieve, tokens=10)))
+    assert len(closed) == 2
+    with Collection(place, recipe=WORDS):
+        assert len(closed) == 2
+    with pytest.raises(RecipeError):
+        Collection(place, recipe=replace(WORDS, retrieve=replace(WORDS.retrieve, tokens=10)))
+    assert len(closed) == 4
 
 
 def test_rebuilding_removes_the_older_of_two_whole_versions(place: str) -> None:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = ".twinrank"
 
 collection_option = click.option(
-    "-c", "--collection", "folder", default=DEFAULT_FOLDER, show_default=True, metavar="DIR", help="The collection's directory."
+    "-c",
+    "--collection",
+    "folder",
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    metavar="DIR",
+    help="The collection's directory, or its address in an engine.",
 )
 recipe_option = click.option("--recipe", metavar="FILE", help="A recipe in TOML, or one of words, vectors, hybrid.")
 model_option = click.option("--model", metavar="NAME", help="The encoder: a hub name, a folder, or none for words alone.")

@@ -233,9 +233,13 @@ def check(folder: str, as_json: bool) -> None:
 def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) -> None:
     """Make the derived indexes anew from the store; with --encode, passages and vectors too.
 
+    Of a collection in an engine, which keeps its own indexes: remove what interrupted updates left there.
+
     \b
     twinrank rebuild --encode --model ./my-model     change a collection's encoder
     """
+    from twinrank.places import is_elsewhere
+
     if (recipe or model) and not encode:
         raise click.UsageError("--recipe and --model change what is stored, so they need --encode")
     with (
@@ -244,7 +248,8 @@ def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) ->
     ):
         report = collection.rebuild(encode=encode, progress=bar.update)
         tell(collection)
-    click.echo(str(report) if report is not None else "the indexes were made anew", err=True)
+    if report is not None or not is_elsewhere(folder):  # what was done in an engine is told already
+        note(str(report) if report is not None else "the indexes were made anew")
 
 
 @click.command()

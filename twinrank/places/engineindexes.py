@@ -16,6 +16,7 @@ from twinrank.index.searched import TermFacts
 from twinrank.places.enginestore import EngineStore, Selection
 from twinrank.recipe import Recipe
 from twinrank.status import IndexStatus
+from twinrank.text import counted
 from twinrank.types import Condition, Keys, Ranking, Vectors
 
 DRAWN = 2000
@@ -65,16 +66,21 @@ class EngineIndexes:
         raise error
 
     def rebuild(self) -> None:
-        self.store.finish()
+        gone = self.store.finish()
+        self._notify(
+            f"{counted(gone, 'row')} that interrupted updates had left {'was' if gone == 1 else 'were'} removed; "
+            f"the indexes are {self.store.engine.title}'s own"
+        )
 
     def close(self) -> None:
         pass
 
     def status(self) -> tuple[IndexStatus, ...]:
+        """The first one also says what there is to say of the engine."""
         told = ", ".join(f"{name} {value}" for name, value in self.store.engine.describe().items())
         names = [name for name in (VECTORS, TOKENS) if name in self.store.views()] + ["words"] * self.store.engine.words
         passages = self.store.count_passages()
-        return tuple(IndexStatus(name, True, 0, passages, 0, told) for name in names)
+        return tuple(IndexStatus(name, True, 0, passages, 0, "" if place else told) for place, name in enumerate(names))
 
     def check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (f"every row in {self.store.engine.title}",), ()
