@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twinrank.conditions import fields_in, kind_of, meets, values_of
-from twinrank.errors import CollectionError, DocumentError, FilterError, InputError, ModelMismatchError, StorageError
+from twinrank.errors import CollectionError, FilterError, InputError, ModelMismatchError, StorageError
 from twinrank.index.engines import Engine, Row
-from twinrank.places import rows as rowwise
 from twinrank.places.enginecheck import left_behind, problems
+from twinrank.places.enginerows import check_limits, written
 from twinrank.places.rows import (
     BUILT_IN,
     LONGEST,
@@ -31,9 +31,11 @@ from twinrank.places.rows import (
     is_long,
     is_whole,
     key_of,
+    prepared_of,
+    with_salt,
 )
 from twinrank.quantization import PackedTokens
-from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, PreparedPassage, View, ViewKind
+from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, View, ViewKind
 from twinrank.text import Analyzer
 from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Value, Vectors
 
@@ -272,9 +274,9 @@ class EngineStore:
 
     def prepared(self, ids: Sequence[str]) -> list[PreparedDocument]:
         """Those of these documents that are there, with all that `write` needs to have them again elsewhere."""
-        views = self.views().values()
+        views = list(self.views().values())
         versions = self._versions(list(dict.fromkeys(ids)), vectors=True).values()
-        return [_prepared(rows, list(views)) for rows, *_ in versions if is_whole(rows)]
+        return [prepared_of(rows, views) for rows, *_ in versions if is_whole(rows)]
 
     def iterate_passages(self, *, batch: int = 256) -> Iterator[tuple[Keys, list[str]]]:
         for rows in self.engine.iterate():
@@ -423,8 +425,11 @@ class EngineStore:
         with self._lock:
             old = self._versions(list(by_id), vectors=True)
             now = time.time_ns()
-            rows = [row for one in by_id.values() for row in self._rows(one, old.get(one.document.id, ()), now)]
-            self._check_limits(rows)
+            views = self.views()
+            rows = [
+                row for one in by_id.values() for row in written(one, old.get(one.document.id, ()), now, views, self.analyzer)
+            ]
+            check_limits(rows, self.engine.limits, self.engine.title)
             rows = self._without_clashes(rows, {one.document.id: one.digest for one in by_id.values()})
             self._note_fields(one.document for one in by_id.values())
             self.engine.upsert(rows)
@@ -439,65 +444,6 @@ class EngineStore:
             if gone:
                 self.engine.delete(np.array(gone, np.int64))
             self._changed()
-
-    def _rows(self, one: PreparedDocument, versions: Sequence[Sequence[Known]], now: int) -> list[Row]:
-        """The rows of a document, with the vectors that came and those that its passages had before."""
-        views = self.views()
-        before = {known.digest: known for rows in versions for known in rows}
-        vectors: list[Vectors | None] = []
-        tokens: list[str] = []
-        terms: list[tuple[str, ...]] = []
-        dropped: list[dict[str, int]] = []
-        for number, passage in enumerate(one.passages):
-            name = f"passage {number} of document {one.document.id!r}"
-            vector, packed, kept, cut = None, "", before.get(passage.digest), {}
-            for view in views.values():
-                came = passage.vectors.get(view.name)
-                given, lost = (None, 0) if came is None else came
-                if given is None and kept is not None:
-                    lost = kept.dropped.get(view.name, 0)
-                if lost:
-                    cut[view.name] = lost
-                if view.kind == "vector":
-                    assert not isinstance(given, bytes)
-                    vector = given if given is not None else None if kept is None else kept.row.vector
-                    _check_vector(vector, view, name)
-                elif given is not None:
-                    packed = rowwise.packed_text(view.codec, given)
-                elif kept is not None and kept.tokens:
-                    packed = kept.tokens
-                else:
-                    raise InputError(f"{name} came without a vector for view {view.name!r}, which is complete")
-            vectors.append(vector)
-            tokens.append(packed)
-            dropped.append(cut)
-            text = rowwise.text_of(one.document, passage)
-            terms.append(tuple(self.analyzer(text)))
-        return rowwise.rows_of(one, now, vectors, tokens, terms, dropped)
-
-    def _check_limits(self, rows: Sequence[Row]) -> None:
-        limits, title = self.engine.limits, self.engine.title
-        for row in rows:
-            long = Known.read(row).long if len(row.payload.encode()) > limits.payload else None
-            shorter = f"shorten its fields of over {LONGEST:,} characters ({', '.join(long)})" if long else ""
-            sizes = {
-                "id takes": (len(row.document.encode()), limits.document, "shorten it"),
-                "passage with all that belongs to it takes": (
-                    len(row.payload.encode()),
-                    limits.payload,
-                    shorter or "cut smaller passages",
-                ),
-                "fields, with title and source, take": (
-                    len(json.dumps(dict(row.fields)).encode()),
-                    limits.fields,
-                    "shorten them, or put them into documents of their own",
-                ),
-            }
-            for what, (size, most, way) in sizes.items():
-                if size > most:
-                    raise DocumentError(
-                        f"document {row.document!r}: its {what} {size:,} bytes, and {title} keeps {most:,} at most; {way}"
-                    )
 
     def _without_clashes(self, rows: list[Row], versions: Mapping[str, str]) -> list[Row]:
         """The same rows under keys that no other row has: of a thousand million, some would share one."""
@@ -517,7 +463,7 @@ class EngineStore:
                 return rows
             for place in clashing:
                 row = rows[place]
-                rows[place] = rowwise.with_salt(row, versions[row.document], salt)
+                rows[place] = with_salt(row, versions[row.document], salt)
         raise StorageError(f"{self.folder}: no free key could be found for a row; is the engine answering as it should?")
 
     def delete(self, ids: Sequence[str]) -> list[str]:
@@ -550,26 +496,6 @@ class EngineStore:
         self._note_long(long)
         self._changed()
         return gone
-
-
-def _prepared(rows: Sequence[Known], views: Sequence[View]) -> PreparedDocument:
-    passages = []
-    for one in rows:
-        vectors: dict[str, tuple[Vectors | bytes | None, int] | None] = {}
-        for view in views:
-            kept = one.row.vector if view.kind == "vector" else one.blob
-            vectors[view.name] = kept, one.dropped.get(view.name, 0)
-        passages.append(PreparedPassage(one.start, one.end, one.digest, vectors, one.part))
-    return PreparedDocument(document_of(rows), rows[0].version, passages)
-
-
-def _check_vector(vector: Vectors | None, view: View, name: str) -> None:
-    if vector is None:
-        raise InputError(f"{name} came without a vector for view {view.name!r}, which is complete")
-    if not rowwise.finite(vector, view.dimension):
-        raise InputError(
-            f"{name} came with a vector for view {view.name!r} that is zero, not finite or not of {view.dimension}"
-        )
 
 
 def _compared_with_null(condition: Condition) -> Iterator[str]:

@@ -24,7 +24,7 @@ from twinrank.errors import DocumentError, StorageError
 from twinrank.index.engines import Row
 from twinrank.parts import part_of
 from twinrank.quantization import PackedTokens, TokenCodec
-from twinrank.store import PreparedDocument, PreparedPassage
+from twinrank.store import PreparedDocument, PreparedPassage, View
 from twinrank.types import Document, Passage, Value, Vectors
 
 BUILT_IN = ("id", "title", "source")
@@ -219,6 +219,18 @@ def document_of(rows: Sequence[Known]) -> Document:
     text += "".join(one.after for one in rows)
     first = rows[0]
     return Document(first.row.document, text, first.title, first.fields, first.source)
+
+
+def prepared_of(rows: Sequence[Known], views: Sequence[View]) -> PreparedDocument:
+    """All that `write` needs to have the document of a whole version again elsewhere."""
+    passages = []
+    for one in rows:
+        vectors: dict[str, tuple[Vectors | bytes | None, int] | None] = {}
+        for view in views:
+            kept = one.row.vector if view.kind == "vector" else one.blob
+            vectors[view.name] = kept, one.dropped.get(view.name, 0)
+        passages.append(PreparedPassage(one.start, one.end, one.digest, vectors, one.part))
+    return PreparedDocument(document_of(rows), rows[0].version, passages)
 
 
 def with_salt(row: Row, version: str, salt: int) -> Row:
