@@ -283,8 +283,24 @@ def test_a_key_goes_to_another_machine_encrypted_unless_the_address_says_otherwi
 def test_a_server_is_reached_over_tls_if_its_certificate_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = tmp_path / "server.pem"
     made = subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -keyout server.pem -out cert.pem -days 2 -subj /CN=localhost "
-        "-addext subjectAltName=IP:127.0.0.1".split(),
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "server.pem",
+            "-out",
+            "cert.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ],
         cwd=tmp_path,
         capture_output=True,
     )
