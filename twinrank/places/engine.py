@@ -77,7 +77,7 @@ class EnginePlace:
 
     def own_store(self, store: Kept, doing: str) -> Store:
         raise CollectionError(
-            f"{self.where} is in {self.engine.title}, and a collection in an engine is not {doing}; copy it to a folder "
+            f"{self.where} is in {self.engine.title}, and what is in an engine cannot be {doing}; copy it to a folder "
             f"(twinrank copy '{self.where}' FOLDER) and do it there, or index the documents into a new one"
         )
 

@@ -105,6 +105,8 @@ def connect(address: Address) -> MilvusClient:
     if address.scheme == "milvus+lite":
         folder = Path(address.path)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Within this process, gRPC logs a traceback for each of pymilvus' calls that Milvus Lite does not know, and needs not.
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
         return MilvusClient(str(folder), timeout=CONNECT, dedicated=True, grpc_options=options)
     host = f"[{address.host}]" if ":" in address.host else address.host or "localhost"
     uri = f"{'https' if address.options.get('tls') == 'true' else 'http'}://{host}:{address.port or 19530}"

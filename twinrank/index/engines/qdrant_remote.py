@@ -40,7 +40,7 @@ class RemoteService:
         self._client.close()
 
     def exists(self, collection: str) -> bool:
-        return self._do(lambda: self._client.collection_exists(collection), "asking for it")
+        return bool(self._do(lambda: self._client.collection_exists(collection), "asking for it"))
 
     def create(self, collection: str, shape: Mapping[str, Any]) -> None:
         given = self._layout(shape)
