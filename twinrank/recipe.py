@@ -66,7 +66,7 @@ from typing import Literal, get_args
 from twinrank import tables
 from twinrank.errors import RecipeError
 from twinrank.index.settings import VectorIndexSettings
-from twinrank.models.hub import DEFAULT_MODEL
+from twinrank.models.hub import DEFAULT_MODEL, RERANKER
 from twinrank.models.trunk import Pooling
 from twinrank.stopping import TOPS
 from twinrank.tables import check_choice, check_range
@@ -189,7 +189,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a recipe from a file, or one of the built-in ones by name: `words`, `vectors`, `hybrid`."""
+        """Read a recipe from a file, or one of the built-in ones by name: `words`, `vectors`, `hybrid`, `reranked`."""
         if str(path) in BUILT_IN:
             return BUILT_IN[str(path)]
         return tables.load(cls, path, f"give a TOML file or one of the built-in names: {', '.join(BUILT_IN)}")
@@ -279,4 +279,5 @@ BUILT_IN: Mapping[str, Recipe] = {
     "hybrid": HYBRID,
     "words": replace(HYBRID, retrieve=RetrieveSettings(vectors=0, words=100)),
     "vectors": replace(HYBRID, retrieve=RetrieveSettings(vectors=100, words=0)),
+    "reranked": replace(HYBRID, rerank=(RerankSettings(RERANKER, candidates=20, weight=0.5),)),
 }

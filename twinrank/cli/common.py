@@ -26,7 +26,7 @@ collection_option = click.option(
     metavar="DIR",
     help="The collection's directory, or its address in an engine.",
 )
-recipe_option = click.option("--recipe", metavar="FILE", help="A recipe in TOML, or one of words, vectors, hybrid.")
+recipe_option = click.option("--recipe", metavar="FILE", help="A recipe in TOML, or one of words, vectors, hybrid, reranked.")
 model_option = click.option("--model", metavar="NAME", help="The encoder: a hub name, a folder, or none for words alone.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("data", metavar="DATA")
 @click.option("--split", default="test", show_default=True, help="Which judgments: qrels/SPLIT.tsv.")
 @click.option(
-    "--recipe", "recipes", multiple=True, metavar="FILE", help="A recipe, or words, vectors, hybrid; may be repeated."
+    "--recipe", "recipes", multiple=True, metavar="FILE", help="A recipe, or words, vectors, hybrid, reranked; may be repeated."
 )
 @click.option("--model", metavar="NAME", help="Replaces the encoder of every recipe.")
 @click.option("--measure", "measures", multiple=True, metavar="NAME", help="In ir-measures' names; may be repeated.")

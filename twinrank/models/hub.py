@@ -24,6 +24,7 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 RERANKER = "twinrank/reranker-en"
 """Our own English reranker, from the distribution twinrank-reranker-en: packages/ in the repository."""
 RERANKER_PACKAGE = "twinrank_reranker_en"
+RERANKER_SHA256 = "8ff31ff098de67ab52c69c2c33a0ebc0a464f807452f79dee31888b5ea5a5a66"
 
 MARIAN_FILES = ("source.spm", "target.spm", "vocab.json")
 
@@ -179,7 +180,7 @@ def _is_complete(folder: Path) -> bool:
 def _installed(name: str) -> Found | None:
     """The default model or our reranker from its distribution, found without importing it: code of the first would ask for
     torch."""
-    known = {DEFAULT_MODEL: (DEFAULT_PACKAGE, DEFAULT_SHA256), RERANKER: (RERANKER_PACKAGE, None)}
+    known = {DEFAULT_MODEL: (DEFAULT_PACKAGE, DEFAULT_SHA256), RERANKER: (RERANKER_PACKAGE, RERANKER_SHA256)}
     if name not in known:
         return None
     package, sha256 = known[name]

@@ -14,6 +14,8 @@ import pytest
 
 from twinrank.index.engines import Engine, open_engine
 
+collect_ignore_glob = ["at_*.py", "*_server.py"]  # no tests, and they import what need not be installed
+
 WANTED = os.environ.get("TWINRANK_ENGINES", "").split()
 """Names of those to be run; none: all that can be."""
 
