@@ -162,6 +162,8 @@ def test_status_and_check_say_how_it_is(there: Collection) -> None:
     told = str(there.status())
     assert f"{COUNT - COUNT // 10:,} documents" in told
     assert "bytes on disk" not in told
+    engine = there.store.engine  # type: ignore[attr-defined]
+    assert told.count(f"twinrank was run with {engine.title} {engine.proven}") == 1
     report = there.check()
     assert report.ok, report
     assert any("every row" in line for line in report.checked)

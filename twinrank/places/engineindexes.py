@@ -77,7 +77,9 @@ class EngineIndexes:
 
     def status(self) -> tuple[IndexStatus, ...]:
         """The first one also says what there is to say of the engine."""
-        told = ", ".join(f"{name} {value}" for name, value in self.store.engine.describe().items())
+        engine = self.store.engine
+        told = ", ".join(f"{name} {value}" for name, value in engine.describe().items())
+        told += f"; twinrank was run with {engine.title} {engine.proven}"
         names = [name for name in (VECTORS, TOKENS) if name in self.store.views()] + ["words"] * self.store.engine.words
         passages = self.store.count_passages()
         return tuple(IndexStatus(name, True, 0, passages, 0, "" if place else told) for place, name in enumerate(names))

@@ -36,7 +36,7 @@ class MemoryEngine:
     """Rows in a dictionary, looked at one by one."""
 
     title: ClassVar[str] = "memory"
-    proven: ClassVar[str] = "it is this process"
+    proven: ClassVar[str] = "within this process"
     limits: ClassVar[Limits] = Limits(payload=2**30, document=2**16, k=2**31, dimension=2**20)
 
     def __init__(self, address: Address) -> None:
