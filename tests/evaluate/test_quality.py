@@ -24,7 +24,8 @@ def needs_native_engine() -> None:
 def scifact(shared_data: Path, minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     needs_native_engine()
     dataset = read_dataset(shared_data / "scifact", split="test")
-    return evaluate(dataset, {"published": PUBLISHED, **BUILT_IN}, folder=tmp_path_factory.mktemp("scifact"))
+    recipes = {"published": PUBLISHED, **{name: BUILT_IN[name] for name in ("words", "vectors", "hybrid")}}
+    return evaluate(dataset, recipes, folder=tmp_path_factory.mktemp("scifact"))
 
 
 @pytest.mark.data
