@@ -118,7 +118,13 @@ def test_ctrl_c_ends_it_and_gives_the_cores_back(cluster: Any, tiny_model: Path,
     corpus, place = tmp_path / "corpus.jsonl", tmp_path / "c"
     corpus.write_text("".join(json.dumps({"_id": f"{n}", "text": document(n)["text"]}) + "\n" for n in range(20_000)))
     command = [sys.executable, "-m", "twinrank", "index", str(corpus), "-c", str(place), "--model", str(tiny_model)]
-    child = subprocess.Popen([*command, "--ray", cluster.address], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        [*command, "--ray", cluster.address],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+    )
 
     def written() -> int:
         try:
@@ -158,6 +164,9 @@ def test_a_node_that_is_killed_on_the_way_loses_and_doubles_nothing(
             yield document(given := given + 1)
             assert given < 50_000
         cluster.remove_node(node, allow_graceful=False)
+        while not noted.gone:
+            yield document(given := given + 1)
+            assert given < 100_000
         for _ in range(400):
             yield document(given := given + 1)
 

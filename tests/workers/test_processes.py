@@ -239,6 +239,11 @@ def test_the_commands_take_workers(tiny_model: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 2
 
 
+def heed_ctrl_c() -> None:
+    """In a child before it begins: a shell's background jobs ignore Ctrl-C, and so would theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def begin_index(place: Path, corpus: Path, model: Path) -> subprocess.Popen[str]:
     """The command at work, in a session of its own, as soon as it has written something."""
     command = [
@@ -254,7 +259,9 @@ def begin_index(place: Path, corpus: Path, model: Path) -> subprocess.Popen[str]
         "--workers",
         "2",
     ]
-    child = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        [*command, "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    )
     until(lambda: (place / "recipe.toml").exists() and count(place) > 0)
     return child
 
