@@ -18,7 +18,7 @@ from twinrank.calibrated import FILE as CALIBRATION
 from twinrank.collection import Collection
 from twinrank.errors import CollectionError, DataError, StorageError
 from twinrank.files import sync
-from twinrank.places import RECIPE, is_elsewhere
+from twinrank.places import RECIPE, is_address
 from twinrank.recipe import Recipe
 from twinrank.store import FILE_NAME, Store
 
@@ -85,7 +85,7 @@ def import_(file: str | Path, path: str | Path) -> Path:
     The archive may come from anywhere: only the members that `export` writes are taken, each once, as plain files, of at most
     the size that the manifest names and that fits the disk, with the checksum that it names. Raises DataError otherwise.
     """
-    if is_elsewhere(path):
+    if is_address(path):
         raise CollectionError("an archive is imported to a folder, which goes to an engine by: twinrank copy FOLDER ADDRESS")
     source, target = Path(file), Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
 
 from twinrank.assembly import Assembly
 from twinrank.errors import CalibrationError
+from twinrank.places import Place
 from twinrank.recipe import Recipe
 from twinrank.search.calibrate import Calibration
 
 FILE = "calibration.json"
 
 
-class Keeping(Protocol):
-    """Where a calibration is kept."""
-
-    @property
-    def where(self) -> Path | str: ...
-
-    def read_text(self, name: str) -> tuple[object, Callable[[], str]] | None:
-        """What changes when it changes, and what reads it."""
-        ...
-
-    def write_text(self, name: str, text: str) -> None: ...
-
-    def named(self, name: str) -> str:
-        """What holds it, for messages."""
-        ...
-
-
 class Calibrated:
     """A collection's calibration, as it is now; `tell` hears why one that is there is not used."""
 
-    def __init__(self, place: Keeping, tell: Callable[[str], None]) -> None:
+    def __init__(self, place: Place, tell: Callable[[str], None]) -> None:
         self.place = place
         self._tell = tell
         self._read: tuple[object, Calibration | str] | None = None

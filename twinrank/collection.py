@@ -25,7 +25,7 @@ from twinrank.ingest import AddReport, Ingest
 from twinrank.loaded import Loaded
 from twinrank.migration import MIGRATED, Migration
 from twinrank.parts import without_fields
-from twinrank.places import is_elsewhere, place_of
+from twinrank.places import is_address, place_of
 from twinrank.readers import documents, read
 from twinrank.recipe import Recipe
 from twinrank.status import CheckReport, Status, ViewStatus
@@ -106,7 +106,7 @@ class Collection(Asking):
         self.recipe = recipe
         self.analyzer = Analyzer(recipe.words.language)
         self._loaded = loaded
-        self._derived = self._place.searching(self.store, recipe, self.analyzer, self.notices.append)
+        self._derived = self._place.searching(recipe, self.analyzer, self.notices.append)
         self._assembly = Assembly(recipe, loaded, self.store, self.analyzer, self._checked)
 
     def _follow_recipe(self) -> bool:
@@ -150,7 +150,7 @@ class Collection(Asking):
 
     def own_folder(self, doing: str) -> Path:
         """The folder that it is in, for what is done to files; raises CollectionError for a collection in an engine."""
-        return self._place.own_store(self.store, doing).folder
+        return self._place.own_store(doing).folder
 
     def stores_by(self, recipe: Recipe) -> bool:
         """Whether documents are stored as a recipe would have them, so that it can search them."""
@@ -289,7 +289,7 @@ class Collection(Asking):
                 self._derived.rebuild()
             self._derived.complete()
             return None
-        store = self._place.own_store(self.store, "encoded anew")
+        store = self._place.own_store("encoded anew")
         with self._place.encoding_anew(WRITER_PATIENCE), self._writing():
             report = self._encode_again(store, progress)
             self._derived.rebuild()
@@ -312,7 +312,7 @@ class Collection(Asking):
             raise CollectionReadOnlyError(f"{self.path} cannot be changed: no permission to write; searching works")
         new = self._choose_recipe(recipe, model, self._kept_recipe if self._follows else lambda: self.recipe)
         loaded = Loaded(new)
-        migration = Migration(self._place.own_store(self.store, "migrated"), new, loaded.passages, self._writing)
+        migration = Migration(self._place.own_store("migrated"), new, loaded.passages, self._writing)
         with self._place.encoding_anew(WRITER_PATIENCE):
             migration.check()
             report = migration.run(progress)
@@ -397,7 +397,7 @@ class Collection(Asking):
     @property
     def _again(self) -> str:
         """The command that encodes all documents by the recipe that is in use, which need not be the one that is kept."""
-        if is_elsewhere(self.path):  # an engine's documents are not encoded in their place
+        if is_address(self.path):  # an engine's documents are not encoded in their place
             return f"twinrank index DOCS{self._asked or ' --recipe FILE'} -c ANOTHER"
         return f"twinrank rebuild --encode{self._asked} -c {shlex.quote(str(self.path))}"
 

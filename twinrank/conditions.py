@@ -215,3 +215,16 @@ def fields_in(condition: Condition) -> Iterable[str]:
             yield from fields_in(part)
     else:
         yield condition.field
+
+
+def compared_with_null(condition: Condition) -> Iterable[str]:
+    """The fields that a condition compares with null, which nothing equals."""
+    if isinstance(condition, Not):
+        yield from compared_with_null(condition.condition)
+    elif isinstance(condition, And | Or):
+        for part in condition.conditions:
+            yield from compared_with_null(part)
+    else:
+        compared = condition.value if isinstance(condition, Comparison) else ""
+        if None in (condition.values if isinstance(condition, Membership) else (compared,)):
+            yield condition.field

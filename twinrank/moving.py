@@ -14,7 +14,7 @@ from twinrank.calibrated import FILE as CALIBRATION
 from twinrank.collection import CUT, TRANSLATED, Collection
 from twinrank.encoding import NEXT, VECTORS
 from twinrank.errors import CollectionError
-from twinrank.places import is_elsewhere, place_of
+from twinrank.places import is_address, place_of
 from twinrank.store import Kept, PreparedDocument
 from twinrank.text import counted
 from twinrank.weighing import AGREEMENT
@@ -73,7 +73,7 @@ def copy(
     finally:
         store.close()
     with Collection(target, create=False) as made:
-        if not is_elsewhere(target):
+        if not is_address(target):
             made.rebuild()
         else:
             made.settle()

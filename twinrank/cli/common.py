@@ -70,11 +70,9 @@ def without_password(place: str) -> str:
     >>> without_password("postgresql://me:secret@localhost/search/papers")
     'postgresql://me@localhost/search/papers'
     """
-    if "://" not in place:
-        return place
-    from twinrank.index.engines import Address
+    from twinrank.index.engines import Address, is_address
 
-    return str(Address.parse(place))
+    return str(Address.parse(place)) if is_address(place) else place
 
 
 def default_split(data: Path) -> str:

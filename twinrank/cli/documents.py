@@ -238,7 +238,7 @@ def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) ->
     \b
     twinrank rebuild --encode --model ./my-model     change a collection's encoder
     """
-    from twinrank.places import is_elsewhere
+    from twinrank.places import is_address
 
     if (recipe or model) and not encode:
         raise click.UsageError("--recipe and --model change what is stored, so they need --encode")
@@ -248,7 +248,7 @@ def rebuild(folder: str, encode: bool, recipe: str | None, model: str | None) ->
     ):
         report = collection.rebuild(encode=encode, progress=bar.update)
         tell(collection)
-    if report is not None or not is_elsewhere(folder):  # what was done in an engine is told already
+    if report is not None or not is_address(folder):  # what was done in an engine is told already
         note(str(report) if report is not None else "the indexes were made anew")
 
 

@@ -113,14 +113,14 @@ def tune(
 
 def _take(tuning: Tuning, opened: Collection, base: Recipe, collection: str) -> None:
     """Give a collection the pick as its recipe."""
-    from twinrank.places import RECIPE, is_elsewhere
+    from twinrank.places import RECIPE, is_address
     from twinrank.tune.report import write_recipe
 
     pick = tuning.choice.recipe
     if pick == base:
         note(f"{opened.named(RECIPE)} stays as it is")
         return
-    if is_elsewhere(collection):
+    if is_address(collection):
         if not opened.stores_by(pick):
             note(
                 f"the pick stores documents in another way than {opened.path}, whose recipe stays as it is; have it written "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from twinrank.types import Keys, Ranking, Vectors
@@ -34,6 +36,14 @@ class WordSearch(Protocol):
         ...
 
     def facts(self, term: str, key: int) -> TermFacts: ...
+
+
+def scores_of_terms(index: WordSearch, terms: Sequence[str], key: int) -> list[tuple[str, float]]:
+    """What `explain` gives, by asking for each term alone."""
+    parts: list[tuple[str, float]] = []
+    for term, count in Counter(terms).items():
+        parts.extend((term, score) for _, score in index.search([term] * count, 1, np.array([key])))
+    return sorted(parts, key=lambda part: (-part[1], part[0]))
 
 
 class VectorSearch(Protocol):

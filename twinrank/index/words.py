@@ -15,7 +15,7 @@ import tantivy
 
 from twinrank.errors import CollectionReadOnlyError, IndexDamagedError, InputError
 from twinrank.index.changelog import Change, ChangeLog
-from twinrank.index.searched import TermFacts
+from twinrank.index.searched import TermFacts, scores_of_terms
 from twinrank.index.wordfiles import (
     FORMAT,
     file_problems,
@@ -297,10 +297,7 @@ class WordIndex:
 
     def explain(self, terms: Sequence[str], key: int) -> list[tuple[str, float]]:
         """What each of the terms that the passage holds adds to its score, largest first; the sum is the score."""
-        parts: list[tuple[str, float]] = []
-        for term, count in Counter(terms).items():
-            parts.extend((term, score) for _, score in self.search([term] * count, 1, np.array([key])))
-        return sorted(parts, key=lambda part: (-part[1], part[0]))
+        return scores_of_terms(self, terms, key)
 
     def facts(self, term: str, key: int) -> TermFacts:
         """What the index itself computes with, for this term and this passage."""

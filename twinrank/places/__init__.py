@@ -8,17 +8,12 @@ from twinrank.index.engines import is_address
 from twinrank.places.folder import RECIPE, FolderPlace
 from twinrank.places.place import Place, Searching
 
-__all__ = ["RECIPE", "FolderPlace", "Place", "Searching", "is_elsewhere", "place_of"]
-
-
-def is_elsewhere(where: object) -> bool:
-    """Whether a collection is in an engine: milvus://host:port/name."""
-    return is_address(where)
+__all__ = ["RECIPE", "FolderPlace", "Place", "Searching", "is_address", "place_of"]
 
 
 def place_of(where: str | Path) -> Place:
     """What holds the collection at a path or an address."""
-    if is_elsewhere(where):
+    if is_address(where):
         from twinrank.places.engine import EnginePlace
 
         return EnginePlace(str(where))

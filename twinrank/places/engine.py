@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
-from twinrank.errors import CollectionError, EngineError, StorageError
+from twinrank.errors import CollectionError, EngineError
 from twinrank.index.engines import Address, Layout, open_engine
 from twinrank.places.engineindexes import EngineIndexes, check_recipe
 from twinrank.places.enginestore import EngineStore
 from twinrank.places.folder import RECIPE
 from twinrank.recipe import NO_MODEL, Recipe
-from twinrank.store import Kept, Store
+from twinrank.store import Store
 from twinrank.text import Analyzer
 
 FORMAT = "1"
@@ -75,7 +75,7 @@ class EnginePlace:
         with suppress(EngineError):  # what keeps it from being reached was told
             self._store.close()
 
-    def own_store(self, store: Kept, doing: str) -> Store:
+    def own_store(self, doing: str) -> Store:
         raise CollectionError(
             f"{self.where} is in {self.engine.title}, and what is in an engine cannot be {doing}; copy it to a folder "
             f"(twinrank copy '{self.where}' FOLDER) and do it there, or index the documents into a new one"
@@ -101,11 +101,9 @@ class EnginePlace:
     def named(self, name: str) -> str:
         return f"{name} of {self.where}"
 
-    def searching(self, store: Kept, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> EngineIndexes:
-        if not isinstance(store, EngineStore):
-            raise StorageError(f"{self.where} is searched with the store of another place")
+    def searching(self, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> EngineIndexes:
         self._check_words(analyzer)
-        return EngineIndexes(store, recipe, notify)
+        return EngineIndexes(self._store, recipe, notify)
 
     def _check_words(self, analyzer: Analyzer) -> None:
         """The words of all rows were made by one analyser, which cannot be taken for another."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from twinrank.derived import Indexes
 from twinrank.encoding import TOKENS, VECTORS
 from twinrank.errors import IndexDamagedError, InputError, RecipeError
-from twinrank.index.searched import TermFacts
+from twinrank.index.searched import TermFacts, scores_of_terms
 from twinrank.places.enginestore import EngineStore, Selection
 from twinrank.recipe import Recipe
 from twinrank.status import IndexStatus
@@ -174,10 +173,7 @@ class EngineWords:
         return self.store.engine.words_bound(terms) if terms and self.store.engine.words else None
 
     def explain(self, terms: Sequence[str], key: int) -> list[tuple[str, float]]:
-        parts: list[tuple[str, float]] = []
-        for term, count in Counter(terms).items():
-            parts.extend((term, score) for _, score in self.search([term] * count, 1, np.array([key])))
-        return sorted(parts, key=lambda part: (-part[1], part[0]))
+        return scores_of_terms(self, terms, key)
 
     def facts(self, term: str, key: int) -> TermFacts:
         """An engine does not tell how rare a term is, which is 0 here; how often it stands in a passage is counted."""

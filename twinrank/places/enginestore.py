@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from twinrank.conditions import fields_in, kind_of, meets, values_of
+from twinrank.conditions import compared_with_null, fields_in, kind_of, meets, values_of
 from twinrank.errors import CollectionError, FilterError, InputError, ModelMismatchError, StorageError
 from twinrank.index.engines import Engine, Row
 from twinrank.places.enginecheck import left_behind, problems
@@ -37,7 +37,7 @@ from twinrank.places.rows import (
 from twinrank.quantization import PackedTokens
 from twinrank.store import DocumentInfo, FieldSummary, FieldValues, PreparedDocument, View, ViewKind
 from twinrank.text import Analyzer
-from twinrank.types import Comparison, Condition, Document, IsNull, Keys, Membership, Not, Passage, Value, Vectors
+from twinrank.types import Condition, Document, IsNull, Keys, Not, Passage, Value, Vectors
 
 SEEN_WITHIN = 5.0
 """Seconds after which what others changed in the meta, or how many rows there are, is looked at again."""
@@ -348,7 +348,7 @@ class EngineStore:
                     "are not over such fields; keep a short field beside it to filter by, or shorten its texts, add the "
                     "documents again, and run twinrank rebuild while nobody writes"
                 )
-        for name in _compared_with_null(condition):
+        for name in compared_with_null(condition):
             raise FilterError(f"{name} is compared with null, which nothing equals; write `{name} is null` or `is not null`")
 
     def _has_field(self, name: str) -> bool:
@@ -449,16 +449,13 @@ class EngineStore:
         """The same rows under keys that no other row has: of a thousand million, some would share one."""
         for salt in range(1, 10):
             there = self.engine.fetch(np.array([row.key for row in rows], np.int64))
-            taken = {key for key, row in there.items()}
-            owner = {row.key: (row.document, row.number) for row in there.values()}
+            owners = {row.key: (row.document, row.number) for row in there.values()}
+            # The first of these rows to have a key that is free owns it.
             clashing = [
-                place for place, row in enumerate(rows) if row.key in taken and owner[row.key] != (row.document, row.number)
+                place
+                for place, row in enumerate(rows)
+                if owners.setdefault(row.key, (row.document, row.number)) != (row.document, row.number)
             ]
-            seen: set[int] = set()
-            for place, row in enumerate(rows):
-                if row.key in seen:
-                    clashing.append(place)
-                seen.add(row.key)
             if not clashing:
                 return rows
             for place in clashing:
@@ -496,17 +493,3 @@ class EngineStore:
         self._note_long(long)
         self._changed()
         return gone
-
-
-def _compared_with_null(condition: Condition) -> Iterator[str]:
-    if isinstance(condition, Not):
-        yield from _compared_with_null(condition.condition)
-    elif isinstance(condition, Comparison):
-        if condition.value is None:
-            yield condition.field
-    elif isinstance(condition, Membership):
-        if None in condition.values:
-            yield condition.field
-    elif hasattr(condition, "conditions"):
-        for part in condition.conditions:
-            yield from _compared_with_null(part)

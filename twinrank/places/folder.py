@@ -11,7 +11,7 @@ from twinrank.errors import CollectionBusyError, CollectionError, StorageError
 from twinrank.files import replace_file
 from twinrank.migration import with_comments
 from twinrank.recipe import Recipe
-from twinrank.store import CREATING, FILE_NAME, Kept, Store, make_folder
+from twinrank.store import CREATING, FILE_NAME, Store, make_folder
 from twinrank.text import Analyzer
 
 RECIPE = "recipe.toml"
@@ -55,9 +55,9 @@ class FolderPlace:
         if self._store is not None:
             self._store.close()
 
-    def own_store(self, store: Kept, doing: str) -> Store:
-        assert isinstance(store, Store)
-        return store
+    def own_store(self, doing: str) -> Store:
+        assert self._store is not None
+        return self._store
 
     def read_recipe(self) -> Recipe | None:
         kept = self.where / RECIPE
@@ -93,10 +93,10 @@ class FolderPlace:
         except OSError as error:
             raise StorageError(f"{self.where / name} cannot be written: {error.strerror}") from error
 
-    def searching(self, store: Kept, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> Derived:
+    def searching(self, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> Derived:
         return Derived(
             self.where / "index",
-            self.own_store(store, "search"),
+            self.own_store("searched"),
             analyzer,
             notify,
             words=self._word_folder(recipe),

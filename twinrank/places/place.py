@@ -59,8 +59,9 @@ class Place(Protocol):
         """Let go of what was opened here; asked for where making a collection of it failed."""
         ...
 
-    def own_store(self, store: Kept, doing: str) -> Store:
-        """The store, where it is a folder's; raises CollectionError for what cannot be done to an engine, with what can."""
+    def own_store(self, doing: str) -> Store:
+        """The store that was opened or made, where it is a folder's; raises CollectionError for what cannot be done to an
+        engine, with what can."""
         ...
 
     def read_recipe(self) -> Recipe | None: ...
@@ -81,7 +82,9 @@ class Place(Protocol):
         """What holds that text, for messages."""
         ...
 
-    def searching(self, store: Kept, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> Searching: ...
+    def searching(self, recipe: Recipe, analyzer: Analyzer, notify: Callable[[str], None]) -> Searching:
+        """The indexes over the store that was opened or made."""
+        ...
 
     def writing(self, patience: float) -> AbstractContextManager[None]:
         """One writer at a time among all who share the place, as far as that can be had."""

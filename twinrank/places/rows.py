@@ -62,7 +62,7 @@ class Known:
     long: Mapping[str, Value] | None
     """The document's long fields in row 0, none of them in its other rows; None where it has none."""
     tokens: str = ""
-    """The passage's token vectors as stored, in base64; empty where none are kept."""
+    """The passage's token vectors as stored, in base85; empty where none are kept."""
 
     @classmethod
     def read(cls, row: Row) -> Known:
@@ -241,7 +241,8 @@ def with_salt(row: Row, version: str, salt: int) -> Row:
 def text_of(document: Document, passage: PreparedPassage) -> str:
     """What the word index sees of a passage: the title before the document's own text."""
     text = (part_of(document, passage.part) or "")[passage.start : passage.end]
-    return text if passage.part else f"{document.title} {text}".strip()
+    title = "" if passage.part else document.title
+    return Passage(document.id, 0, passage.start, passage.end, text, title).titled_text
 
 
 def finite(vector: Vectors | None, dimension: int) -> bool:
