@@ -10,6 +10,7 @@ import pytest
 
 import twinrank
 from twinrank.errors import InputError, MissingExtraError, ModelUnsupportedError
+from twinrank.models.checkpoint import Checkpoint
 from twinrank.models.kinds import recognise
 from twinrank.train import networks
 from twinrank.train.settings import Architecture, ModelSettings
@@ -154,6 +155,15 @@ class TestWhatIsTrained:
         network = networks.make_network(ModelSettings(architecture, str(tiny_model), max_tokens=16), TEXTS, "cpu")
         texts = [TEXTS[2]] if architecture == "bi-encoder" else [(TEXTS[0], TEXTS[2])]
         assert network.model.preprocess(texts)["input_ids"].shape == (1, 16)
+
+    @pytest.mark.parametrize(("architecture", "limit"), [("bi-encoder", 128), ("cross-encoder", 16)])
+    def test_only_a_new_head_stays_with_the_length_it_learned_by(
+        self, tiny_model: Path, tmp_path: Path, architecture: Architecture, limit: int
+    ) -> None:
+        networks.save_network(made(architecture, tiny_model, max_tokens=16), tmp_path / "saved")
+        assert Checkpoint.find(tmp_path / "saved").max_tokens == limit
+        networks.save_network(made(architecture, tmp_path / "saved", max_tokens=8), tmp_path / "again")
+        assert Checkpoint.find(tmp_path / "again").max_tokens == limit
 
     def test_more_layers_than_there_are_cannot_be_frozen(self, tiny_model: Path) -> None:
         with pytest.raises(InputError, match=r"frozen = 9, but .* has 2 layers"):

@@ -37,7 +37,10 @@ class Network:
     model: Any
     """A SentenceTransformer, MultiVectorEncoder or CrossEncoder."""
     lengths: list[int | None]
-    """The most tokens of each of its transformers, as the parent has them; while it learns, texts may be cut shorter."""
+    """The most tokens of each of its transformers when it is saved; while it learns, texts may be cut shorter.
+
+    The parent's; of a new cross-encoder what it learns by, for its head has never read beyond.
+    """
     fresh: str = ""
     """A pattern of the names of weights that are not the parent's; empty where all are."""
 
@@ -173,11 +176,12 @@ def _cross_encoder(settings: ModelSettings, folder: Path, own: bool, device: str
             )
         return Network(model, [model[0].max_seq_length])
     trunk = Checkpoint.find(folder)
+    limit = trunk.shape.max_tokens
     transformer = Transformer(
         str(trunk.folder),
         transformer_task="sequence-classification",
         config_kwargs={"num_labels": 1},
-        max_seq_length=trunk.shape.max_tokens,
+        max_seq_length=min(settings.max_tokens or limit, limit),
     )
     model = CrossEncoder(modules=[transformer], device=device, activation_fn=nn.Identity())
     return Network(model, [model[0].max_seq_length], r"classifier")

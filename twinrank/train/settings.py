@@ -3,7 +3,7 @@
 [model]
 architecture = "bi-encoder"     # or twin-tower, late-interaction, cross-encoder
 parent = "sentence-transformers/all-MiniLM-L6-v2"    # a hub name or a folder
-max_tokens = 256                # a passage (of a cross-encoder: a pair) is cut to so many; 0: the parent's limit
+max_tokens = 256                # a passage is cut to so many, or a cross-encoder's pair, of a new one for good; 0: the parent's
 query_tokens = 0                # late interaction: of a query; 0: as a passage
 dimension = 0                   # late interaction: of a token's vector, by a projection that is trained; 0: the parent's
 layers = 0                      # so many of the parent's, spread evenly, the last among them: a smaller model; 0: all
