@@ -104,17 +104,22 @@ def test_an_interrupted_migration_leaves_the_old_model_serving_and_goes_on_where
         assert collection.check().ok
 
 
+def migrated_but_for_the_recipe(notes: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process leaves that dies between the views and the recipe."""
+
+    def die(recipe: Recipe) -> None:
+        raise Killed
+
+    with Collection(notes) as collection:
+        monkeypatch.setattr(collection._place, "write_recipe", die)
+        with pytest.raises(Killed):
+            collection.migrate(str(model))
+
+
 def test_a_process_that_dies_between_the_views_and_the_recipe_loses_nothing(
     notes: Path, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Collection(notes) as collection:
-
-        def die(recipe: Recipe) -> None:
-            raise Killed
-
-        monkeypatch.setattr(collection._place, "write_recipe", die)
-        with pytest.raises(Killed):
-            collection.migrate(str(other_tiny_model))
+    migrated_but_for_the_recipe(notes, other_tiny_model, monkeypatch)
     with Collection(notes) as again:
         assert again.recipe.encoder.model == str(other_tiny_model)
         assert len(again.search("tea", k=20)) == len(NOTES)
@@ -252,14 +257,7 @@ def test_a_migration_to_a_model_keeps_what_else_the_recipe_in_use_says_and_follo
 def test_who_may_only_read_searches_by_the_recipe_of_a_migration_whose_process_died(
     notes: Path, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Collection(notes) as collection:
-
-        def die(recipe: Recipe) -> None:
-            raise Killed
-
-        monkeypatch.setattr(collection._place, "write_recipe", die)
-        with pytest.raises(Killed):
-            collection.migrate(str(other_tiny_model))
+    migrated_but_for_the_recipe(notes, other_tiny_model, monkeypatch)
     monkeypatch.setattr("twinrank.store.store.Store.writable", property(lambda _: False))
     before = (notes / "recipe.toml").read_text()
     with Collection(notes) as again:
