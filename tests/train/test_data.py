@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_a_row_with_a_cell_missing_is_named_by_its_line(tmp_path: Path) -> None:
         ),
         ('{"query": "cold", "passage": "zinc", "score": 0.25}', Example("cold", ("zinc",), (), (0.25,))),
         ('{"question": "cold", "answer": "zinc"}', Example("cold", ("zinc",))),
+        ('{"query": "cold", "passage": "zinc", "document": "d1"}', Example("cold", ("zinc",), document="d1")),
+        ('{"query": "cold", "passage": "zinc", "document": 7}', Example("cold", ("zinc",), document="7")),
     ],
 )
 def test_json_lines_are_read_in_the_fields_layouts(line: str, made: Example, tmp_path: Path) -> None:
@@ -84,6 +87,7 @@ def test_json_lines_are_read_in_the_fields_layouts(line: str, made: Example, tmp
         ("[]", "expected an object"),
         ('{"query": "cold"}', "expected a 'query' and 'positives'"),
         ('{"query": "cold", "positives": [3]}', "positives are texts"),
+        ('{"query": "cold", "positives": ["a"], "document": ["d1"]}', "a document is named by a text or a whole number"),
         ('{"query": "cold", "positives": ["a"], "scores": ["high"]}', "scores are numbers"),
         (
             '{"query": "cold", "positives": ["a"], "negatives": ["b"], "scores": [1]}',
@@ -108,13 +112,19 @@ def test_a_path_that_holds_no_examples_is_refused(tmp_path: Path) -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).map(str.strip).filter(bool)
-plain = st.builds(Example, texts, st.lists(texts, min_size=1, max_size=3).map(tuple), st.lists(texts, max_size=3).map(tuple))
+plain = st.builds(
+    Example,
+    texts,
+    st.lists(texts, min_size=1, max_size=3).map(tuple),
+    st.lists(texts, max_size=3).map(tuple),
+    document=st.just("") | texts,
+)
 
 
 @given(st.lists(plain, min_size=1, max_size=5), st.booleans())
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, examples: list[Example], scored: bool) -> None:
     if scored:
-        examples = [Example(e.query, e.positives, e.negatives, tuple(map(float, range(len(e.passages))))) for e in examples]
+        examples = [replace(one, scores=tuple(map(float, range(len(one.passages))))) for one in examples]
     file = tmp_path_factory.mktemp("examples") / "examples.jsonl"
     assert write_examples(examples, file) == len(examples)
     assert read_examples(file) == examples

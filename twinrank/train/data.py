@@ -31,6 +31,9 @@ class Example:
     negatives: tuple[str, ...] = ()
     scores: tuple[float, ...] | None = None
     """The teacher's, one a passage: the positives' first, then the negatives'."""
+    document: str = ""
+    """What the example was made of, or where its positives come from: two examples of one never stand in one batch, and its
+    passages are not drawn as negatives. Empty: nobody knows."""
 
     def __post_init__(self) -> None:
         if not self.positives:
@@ -196,7 +199,7 @@ def _json_examples(place: Path) -> Iterator[Example]:
         if one and scores is not None:
             single.append((queries[0], positives[0], scores[0]))
         else:
-            yield Example(queries[0], positives, negatives, scores)
+            yield Example(queries[0], positives, negatives, scores, _document(record, where))
     yield from of_scores(single)
 
 
@@ -223,6 +226,13 @@ def _scores(record: Mapping[str, object], where: str) -> tuple[float, ...] | Non
     return tuple(map(float, scores))
 
 
+def _document(record: Mapping[str, object], where: str) -> str:
+    given = record.get("document")
+    if given is not None and (not isinstance(given, (str, int)) or isinstance(given, bool)):
+        raise DataError(f"{where}: a document is named by a text or a whole number; got {given!r:.100}")
+    return "" if given is None else str(given)
+
+
 def _refusing(place: Path) -> Callable[[str, str], None]:
     def refuse(reason: str, kind: str) -> None:
         raise DataError(f"{place}: {reason}; expected UTF-8")
@@ -243,6 +253,8 @@ def write_examples(examples: Iterable[Example], file: Path | str) -> int:
                 record["negatives"] = example.negatives
             if example.scores is not None:
                 record["scores"] = example.scores
+            if example.document:
+                record["document"] = example.document
             stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             count += 1
     return count
