@@ -11,6 +11,8 @@ from twinrank.tables import tomllib
 from twinrank.train import settings as module
 from twinrank.train.settings import LossSettings, ModelSettings, TrainSettings
 
+PAIRS = "[model]\narchitecture = 'cross-encoder'\n[loss]\n"
+
 
 def test_an_empty_recipe_is_the_default_one() -> None:
     assert TrainSettings.parse("") == TrainSettings()
@@ -53,12 +55,37 @@ def test_the_recipe_that_the_file_shows_is_whole_and_can_be_read() -> None:
         ("[loss]\nsymmetric = true\nqueue = 10", "a queue holds passages and no queries"),
         ("[training]\nbatch = 1\n[data]\nnegatives = 0", "takes its negatives from the batch"),
         ("[guard]\nsplit = 'test'", "the test split is for the figures at the end"),
+        ("[data]\nsplit = 'test'", "data, split: the test split is for the figures at the end"),
+        ("[loss]\nmargin = 3.0", "loss, margin: infonce has none"),
+        ("[loss]\nkind = 'triplet'\ntemperature = 2.0", "loss, temperature: triplet of a bi-encoder has none"),
+        (f"{PAIRS}kind = 'bce'\ntemperature = 3.0", "loss, temperature: bce of a cross-encoder has none"),
+        (f"{PAIRS}kind = 'margin-mse'\ntemperature = 0.1", "loss, temperature: margin-mse of a cross-encoder has none"),
+        ("[loss]\nmomentum = 0.9", "loss, momentum: is of the tower that encodes a queue's passages"),
+        ("[training]\nhead_rate = 0.1", "training, head_rate: a bi-encoder without a projection has no part"),
+        (f"{PAIRS}kind = 'softmax'\n[refresh]\nevery = 5", "refresh, every: a cross-encoder finds no passages"),
+        ("[loss]\nkind = 'kl'\n[refresh]\nevery = 5", "refresh, every: kl needs a teacher's scores"),
+        ("[data]\nnegatives = 0\n[refresh]\nevery = 5", "refresh, every: with negatives = 0 nothing"),
     ],
 )
 def test_what_is_wrong_is_named(toml: str, said: str) -> None:
     with pytest.raises(RecipeError) as refused:
         TrainSettings.parse(toml)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "[loss]\nkind = 'margin-mse'\ntemperature = 0.1",
+        "[loss]\nkind = 'contrastive'\nmargin = 0.3",
+        f"{PAIRS}kind = 'margin'\nmargin = 2.0\n[training]\nhead_rate = 0.1",
+        "[model]\narchitecture = 'late-interaction'\ndimension = 8\n[training]\nhead_rate = 0.1\n[refresh]\nevery = 5",
+        "[loss]\nqueue = 10\nmomentum = 0.9",
+    ],
+)
+def test_what_a_loss_and_an_architecture_have_may_be_set(toml: str) -> None:
+    recipe = TrainSettings.parse(toml)
+    assert TrainSettings.parse(recipe.to_toml()) == recipe
 
 
 def test_what_python_gives_is_checked_too() -> None:

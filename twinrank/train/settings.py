@@ -13,14 +13,14 @@ dropout = -1.0                  # of what is trained; -1: the parent's
 
 [data]
 train = "examples.jsonl"        # what twinrank mine writes, a TSV or CSV file, or a folder in BEIR's layout
-split = "train"                 # of a BEIR folder
+split = "train"                 # of a BEIR folder; never the test split
 negatives = 1                   # an example's own that a step looks at, drawn anew in each epoch
 limit = 0                       # so many examples at most, drawn by the seed; 0: all
 
 [loss]
 kind = "infonce"                # docs/training.md lists them for each architecture
-temperature = 0.0               # 0: the loss's own
-margin = 0.0                    # 0: the loss's own
+temperature = 0.0               # infonce, kl, softmax, margin-mse of towers; 0: the loss's own
+margin = 0.0                    # contrastive, triplet, margin; 0: the loss's own
 symmetric = false               # infonce: queries have to be found from passages too
 chunk = 0                       # above 0, gradients are cached: so many texts are in memory at a time, whatever the batch
 queue = 0                       # infonce: so many past passages are negatives too
@@ -41,7 +41,7 @@ precision = "auto"              # bf16 (autocast) where the processor or the GPU
 checkpoint = 500                # steps between two; after a kill the training goes on from the last one
 
 [refresh]
-every = 0                       # steps between two minings of negatives by the model as it is; 0: never
+every = 0                       # steps between two minings of negatives by the model as it is, of towers; 0: never
 passages = ""                   # what is mined from: a folder in BEIR's layout, a file of examples; none: that of [data] train
 
 [guard]
@@ -73,6 +73,11 @@ SCORED = ("margin-mse", "kl")
 """Losses that learn from a teacher's scores."""
 CACHED = ("infonce",)
 """Losses whose gradients can be cached."""
+TEMPERED = ("infonce", "kl", "softmax", "margin-mse")
+"""Losses that divide by a temperature; margin-mse of a cross-encoder does not."""
+PARTED = ("contrastive", "triplet", "margin")
+"""Losses that ask for a margin."""
+MOMENTUM = 0.995
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ class LossSettings:
     symmetric: bool = False
     chunk: int = 0
     queue: int = 0
-    momentum: float = 0.995
+    momentum: float = MOMENTUM
     labels: float = 0.0
 
 
@@ -200,13 +205,28 @@ def _check(settings: TrainSettings) -> None:
     check_choice("training, precision", training.precision, ("auto", "bf16", "fp32"))
     if not training.steps and not training.epochs:
         raise RecipeError("training: epochs and steps are both 0, so nothing would be learned; set one")
+    if data.split == "test":
+        raise RecipeError("data, split: the test split is for the figures at the end; learn from train")
     check_range("refresh, every", settings.refresh.every, 0, 100_000_000)
     check_range("guard, queries", settings.guard.queries, 0, 1_000_000)
     check_range("guard, candidates", settings.guard.candidates, 1, 1_000_000)
     if settings.guard.split == "test":
         raise RecipeError("guard, split: the test split is for the figures at the end; judge by dev, or by a part of train")
     _check_model(model)
+    if training.head_rate and model.architecture != "cross-encoder" and not model.dimension:
+        raise RecipeError(f"training, head_rate: a {model.architecture} without a projection has no part that its parent lacks")
     _check_loss(model, data, loss, training)
+    if settings.refresh.every:
+        _check_refresh(model, data, loss)
+
+
+def _check_refresh(model: ModelSettings, data: DataSettings, loss: LossSettings) -> None:
+    if model.architecture == "cross-encoder":
+        raise RecipeError("refresh, every: a cross-encoder finds no passages; mine its negatives before, by twinrank mine")
+    if loss.kind in SCORED:
+        raise RecipeError(f"refresh, every: {loss.kind} needs a teacher's scores, and nobody gave what is mined anew any")
+    if not data.negatives:
+        raise RecipeError("refresh, every: with negatives = 0 nothing mined is looked at; give data, negatives 1 or more")
 
 
 def _check_model(model: ModelSettings) -> None:
@@ -226,10 +246,16 @@ def _check_loss(model: ModelSettings, data: DataSettings, loss: LossSettings, tr
     check_choice(f"loss, kind, of a {model.architecture}", loss.kind, TOWER_LOSSES if towers else PAIR_LOSSES)
     if loss.temperature < 0 or loss.margin < 0:
         raise RecipeError("loss: temperature and margin are above 0, or 0 for the loss's own")
+    if loss.temperature and (loss.kind not in TEMPERED or (loss.kind == "margin-mse" and not towers)):
+        raise RecipeError(f"loss, temperature: {loss.kind} of a {model.architecture} has none; leave it")
+    if loss.margin and loss.kind not in PARTED:
+        raise RecipeError(f"loss, margin: {loss.kind} has none; leave it")
     check_range("loss, chunk", loss.chunk, 0, 1_000_000)
     check_range("loss, queue", loss.queue, 0, 10_000_000)
     check_range("loss, momentum", loss.momentum, 0.0, 1.0)
     check_range("loss, labels", loss.labels, 0.0, 1_000.0)
+    if loss.momentum != MOMENTUM and not loss.queue:
+        raise RecipeError("loss, momentum: is of the tower that encodes a queue's passages; give a queue, or leave it")
     if loss.labels and (not towers or loss.kind != "kl"):
         raise RecipeError(f"loss, labels: is kl's, of towers; {loss.kind} of a {model.architecture} has none")
     for name in ("symmetric", "queue"):
