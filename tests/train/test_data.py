@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinrank.errors import DataError
-from twinrank.train.data import Example, known_positives, of_scores, read_examples, same_text, write_examples
+from twinrank.train.data import (
+    Example,
+    Judged,
+    known_answers,
+    known_positives,
+    merged,
+    of_scores,
+    read_examples,
+    same_text,
+    write_examples,
+)
 
 
 def beir(folder: Path) -> Path:
@@ -88,11 +98,14 @@ def test_json_lines_are_read_in_the_fields_layouts(line: str, made: Example, tmp
         ('{"query": "cold"}', "expected a 'query' and 'positives'"),
         ('{"query": "cold", "positives": [3]}', "positives are texts"),
         ('{"query": "cold", "positives": ["a"], "document": ["d1"]}', "a document is named by a text or a whole number"),
-        ('{"query": "cold", "positives": ["a"], "scores": ["high"]}', "scores are numbers"),
+        ('{"query": "cold", "positives": ["a"], "scores": ["high"]}', "scores are finite numbers"),
+        ('{"query": "cold", "passage": "a", "score": Infinity}', "line 1: scores are finite numbers"),
+        ('{"query": "cold", "negatives": ["a"]}', "expected a 'query' and 'positives'"),
         (
             '{"query": "cold", "positives": ["a"], "negatives": ["b"], "scores": [1]}',
             "1 scores for 1 positives and 1 negatives",
         ),
+        ('{"query": "cold", "positives": ["a", "b"], "score": 1}', r"examples.jsonl, line 1: .* 1 scores for 2 positives"),
     ],
 )
 def test_what_is_no_example_is_refused_with_its_line(line: str, message: str, tmp_path: Path) -> None:
@@ -131,18 +144,69 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_of_scored_passages_all_that_are_best_are_positives() -> None:
-    scored = [("cold", "zinc", 1.0), ("cold", "rest", 1.0), ("cold", "honey", 0.2)]
+    scored = [Judged("cold", "zinc", 1.0), Judged("cold", "rest", 1.0), Judged("cold", "honey", 0.2)]
     assert of_scores(scored) == [Example("cold", ("zinc", "rest"), ("honey",), (1.0, 1.0, 0.2))]
 
 
-def test_an_example_without_a_positive_is_refused() -> None:
-    with pytest.raises(DataError, match="no passage that answers it"):
+@pytest.mark.parametrize("name", ["labelled.tsv", "labelled.jsonl"])
+def test_a_pair_labelled_0_is_no_answer(name: str, tmp_path: Path) -> None:
+    pairs = [("cold", "zinc", 1), ("cold", "honey", 0), ("flu", "bread", 0)]
+    lines = ["\t".join(map(str, pair)) for pair in [("sentence1", "sentence2", "label"), *pairs]]
+    if name.endswith(".jsonl"):
+        lines = [json.dumps({"sentence1": one, "sentence2": other, "label": label}) for one, other, label in pairs]
+    (tmp_path / name).write_text("\n".join(lines))
+    found = read_examples(tmp_path / name)
+    assert found == [Example("cold", ("zinc",), ("honey",), (1.0, 0.0)), Example("flu", (), ("bread",), (0.0,))]
+    write_examples(found, tmp_path / "written.jsonl")
+    assert read_examples(tmp_path / "written.jsonl") == found
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-Infinity"])
+def test_a_score_that_is_no_finite_number_is_named_by_its_line(score: str, tmp_path: Path) -> None:
+    (tmp_path / "scored.tsv").write_text(f"q\tp\tscore\ncold\tzinc\t1\ncold\trest\t{score}\n")
+    with pytest.raises(DataError, match=f"scored.tsv, line 3: expected a score .* finite number, got '{score}'"):
+        read_examples(tmp_path / "scored.tsv")
+
+
+def test_a_scored_passage_keeps_its_document(tmp_path: Path) -> None:
+    lines = [{"query": "cold", "passage": f"p{score}", "score": score, "document": f"d{score}"} for score in (0, 2)]
+    (tmp_path / "scored.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert read_examples(tmp_path / "scored.jsonl") == [Example("cold", ("p2",), ("p0",), (2.0, 0.0), "d2")]
+
+
+def test_an_example_without_a_passage_is_refused() -> None:
+    with pytest.raises(DataError, match="has no passage"):
         Example("cold", ())
 
 
 def test_known_positives_are_those_of_all_examples_of_a_query() -> None:
     known = known_positives([Example("A  cold", ("Zinc",)), Example("a cold", ("rest",)), Example("cough", ("honey",))])
     assert known == {"a cold": {"zinc", "rest"}, "cough": {"honey"}}
+
+
+def test_what_is_of_an_examples_document_may_be_its_answer_too() -> None:
+    made = [
+        Example("a cold", ("zinc",), document="d1"),
+        Example("relief", ("Honey",), document="d1"),
+        Example("a cold", ("rest",)),
+        Example("sleep", ("bed",)),
+    ]
+    assert known_answers(made) == [{"zinc", "rest", "honey"}, {"zinc", "honey"}, {"zinc", "rest"}, {"bed"}]
+
+
+def test_rows_that_differ_in_their_negative_alone_are_one_example() -> None:
+    rows = [
+        Example("cold", ("zinc",), ("honey",)),
+        Example("cold", ("rest",), ("bread",)),
+        Example("Cold", ("zinc",), ("tea",)),
+        Example("cold", ("zinc",), ("salt",), (3.0, 1.0)),
+        Example("cold", ("zinc",), ("salt", "oats"), (2.0, 0.0, -1.0)),
+    ]
+    assert merged(rows) == [
+        Example("cold", ("zinc",), ("honey", "tea")),
+        rows[1],
+        Example("cold", ("zinc",), ("salt", "oats"), (3.0, 1.0, -1.0)),
+    ]
 
 
 @given(st.text())

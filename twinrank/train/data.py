@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple
 
 from twinrank.errors import DataError
 from twinrank.files import replacing
 from twinrank.readers import Dataset, read_dataset
 from twinrank.readers.tables import lines_of, parse_json
 
-Judged: TypeAlias = tuple[str, str, float]
-"""A query, a passage, and how relevant it was said to be, or what a teacher gave it."""
+
+class Judged(NamedTuple):
+    """A query, a passage, and how relevant it was said to be, or what a teacher gave it."""
+
+    query: str
+    passage: str
+    score: float
+    document: str = ""
+    """That the passage is of."""
 
 
 @dataclass(frozen=True)
 class Example:
     """A query with the passages that answer it, some that do not, and, where a teacher was asked, its score for each.
+
+    Without a passage that answers it still tells of others that they do not: a pair labelled 0.
 
     >>> Example("does zinc shorten a cold?", ("Zinc may shorten a cold.",), ("Honey eases a cough.",), (4.2, -1.5)).passages
     ('Zinc may shorten a cold.', 'Honey eases a cough.')
@@ -36,8 +46,10 @@ class Example:
     passages are not drawn as negatives. Empty: nobody knows."""
 
     def __post_init__(self) -> None:
-        if not self.positives:
-            raise DataError(f"the query {self.query[:80]!r} has no passage that answers it; an example needs one or more")
+        if not self.passages:
+            raise DataError(
+                f"the query {self.query[:80]!r} has no passage; an example needs one that answers, or one that does not"
+            )
         if self.scores is not None and len(self.scores) != len(self.positives) + len(self.negatives):
             raise DataError(
                 f"the query {self.query[:80]!r} has {len(self.scores)} scores for "
@@ -70,6 +82,51 @@ def known_positives(examples: Iterable[Example]) -> dict[str, set[str]]:
     return known
 
 
+def known_answers(examples: Sequence[Example]) -> list[frozenset[str]]:
+    """One an example: what may not be its negative, as `same_text` has it. Known to answer its query, or of its document.
+
+    >>> made = [Example("a cold", ("zinc",), document="d1"), Example("relief", ("honey",), document="d1")]
+    >>> [sorted(known) for known in known_answers(made)]
+    [['honey', 'zinc'], ['honey', 'zinc']]
+    """
+    known = known_positives(examples)
+    of_document: dict[str, set[str]] = {}
+    for example in examples:
+        if example.document:
+            of_document.setdefault(example.document, set()).update(map(same_text, example.positives))
+    none: set[str] = set()
+    return [frozenset(known[same_text(one.query)] | of_document.get(one.document, none)) for one in examples]
+
+
+def merged(examples: Iterable[Example]) -> list[Example]:
+    """One example of all that have the same query and positives, with the negatives of all of them.
+
+    Files of triples repeat a query for each negative. What a teacher scored is not merged with what none did.
+
+    >>> [one] = merged([Example("cold", ("zinc",), ("honey",)), Example("cold", ("zinc",), ("rest", "honey"))])
+    >>> one.negatives
+    ('honey', 'rest')
+    """
+    groups: dict[tuple[str, tuple[str, ...], str, bool], list[Example]] = {}
+    for one in examples:
+        key = (same_text(one.query), tuple(map(same_text, one.positives)), one.document, one.scores is None)
+        groups.setdefault(key, []).append(one)
+    return [several[0] if len(several) == 1 else _joined(several) for several in groups.values()]
+
+
+def _joined(several: Sequence[Example]) -> Example:
+    """The first example with everybody's negatives, each once, and with their scores: of two for a passage the first."""
+    first = several[0]
+    if first.scores is None:
+        return replace(first, negatives=tuple(dict.fromkeys(text for one in several for text in one.negatives)))
+    count = len(first.positives)
+    scores: dict[str, float] = {}
+    for one in several:
+        for text, score in zip(one.negatives, (one.scores or ())[count:], strict=True):
+            scores.setdefault(text, score)
+    return replace(first, negatives=tuple(scores), scores=(*first.scores[:count], *scores.values()))
+
+
 # -- reading -------------------------------------------------------------------------------------------------------------
 
 
@@ -79,7 +136,7 @@ def read_examples(source: Path | str, *, split: str = "train") -> list[Example]:
     A table has a header of two or three columns, whatever they are called: query and passage; query, passage and a number
     (a score or label); query, passage and a passage that does not answer. JSON lines are objects with a query (`query`,
     `anchor`, `question`) and passages (`positives`, `pos`, `positive`, `passage`, one or a list; `negatives`, `neg`,
-    `negative` as well), and with `scores`, one a passage, or one `score` or `label`.
+    `negative` as well), with `scores`, one a passage, or one `score` or `label`, and with the name of the `document`.
     """
     place = Path(source)
     if place.is_dir():
@@ -121,19 +178,22 @@ def of_dataset(dataset: Dataset) -> list[Example]:
 def of_scores(judged: Iterable[Judged]) -> list[Example]:
     """Scored passages → one example a query: the best of its passages are the positives, the others negatives.
 
-    >>> [made] = of_scores([("cold", "honey", 0.0), ("cold", "zinc", 1.0)])
+    A score of 0 or below never makes a positive: such a query has passages that do not answer it, and no other.
+
+    >>> [made] = of_scores([Judged("cold", "honey", 0.0), Judged("cold", "zinc", 1.0)])
     >>> made.positives, made.negatives, made.scores
     (('zinc',), ('honey',), (1.0, 0.0))
     """
-    lists: dict[str, dict[str, float]] = {}
-    for query, passage, score in judged:
-        lists.setdefault(query, {})[passage] = score
+    lists: dict[str, dict[str, Judged]] = {}
+    for one in judged:
+        lists.setdefault(one.query, {})[one.passage] = one
     examples = []
-    for query, scored in lists.items():
-        ranked = sorted(scored, key=lambda passage: -scored[passage])  # stable: in the order given among equals
-        best = [passage for passage in ranked if scored[passage] == scored[ranked[0]]]
-        scores = tuple(scored[passage] for passage in ranked)
-        examples.append(Example(query, tuple(best), tuple(ranked[len(best) :]), scores))
+    for query, passages in lists.items():
+        ranked = sorted(passages.values(), key=lambda one: -one.score)  # stable: in the order given among equals
+        best = [one.passage for one in ranked if one.score == ranked[0].score and one.score > 0]
+        others = tuple(one.passage for one in ranked[len(best) :])
+        document = ranked[0].document if best else ""
+        examples.append(Example(query, tuple(best), others, tuple(one.score for one in ranked), document))
     return examples
 
 
@@ -159,7 +219,9 @@ def _table_examples(place: Path, delimiter: str) -> list[Example]:
             )
         score = _number(cells[2]) if len(cells) == 3 else None
         if score is not None:
-            scored.append((cells[0], cells[1], score))
+            if not math.isfinite(score):
+                raise DataError(f"{place}, line {number}: expected a score or label that is a finite number, got {cells[2]!r}")
+            scored.append(Judged(cells[0], cells[1], score))
         else:
             plain.append(Example(cells[0], (cells[1],), tuple(cells[2:])))
     if plain and scored:
@@ -191,16 +253,28 @@ def _json_examples(place: Path) -> Iterator[Example]:
             raise DataError(f"{where}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise DataError(f"{where}: expected an object, got {type(record).__name__}")
-        queries, positives, negatives = (_texts(record, names, where) for names in (QUERIES, POSITIVES, NEGATIVES))
-        if len(queries) != 1 or not positives:
-            raise DataError(f"{where}: expected a 'query' and 'positives'; its keys are {', '.join(map(repr, record))}")
-        scores = _scores(record, where)
-        one = len(positives) == 1 and not negatives and isinstance(record.get("score", record.get("label")), (int, float))
-        if one and scores is not None:
-            single.append((queries[0], positives[0], scores[0]))
+        given = _json_example(record, where)
+        if isinstance(given, Judged):
+            single.append(given)
         else:
-            yield Example(queries[0], positives, negatives, scores, _document(record, where))
+            yield given
     yield from of_scores(single)
+
+
+def _json_example(record: Mapping[str, object], where: str) -> Example | Judged:
+    """A whole example, or a passage with the one number that it was given, which others of its query may stand beside."""
+    queries, positives, negatives = (_texts(record, names, where) for names in (QUERIES, POSITIVES, NEGATIVES))
+    only_negatives = record.get("positives") == [] and negatives  # said outright, not left out by mistake
+    if len(queries) != 1 or not (positives or only_negatives):
+        raise DataError(f"{where}: expected a 'query' and 'positives'; its keys are {', '.join(map(repr, record))}")
+    scores, document = _scores(record, where), _document(record, where)
+    one = len(positives) == 1 and not negatives and isinstance(record.get("score", record.get("label")), (int, float))
+    if one and scores is not None:
+        return Judged(queries[0], positives[0], scores[0], document)
+    try:
+        return Example(queries[0], positives, negatives, scores, document)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _texts(record: Mapping[str, object], names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -221,8 +295,8 @@ def _scores(record: Mapping[str, object], where: str) -> tuple[float, ...] | Non
     if given is None:
         return None
     scores = given if isinstance(given, list) else [given]
-    if not all(isinstance(score, (int, float)) and score == score for score in scores):
-        raise DataError(f"{where}: scores are numbers; got {given!r:.100}")
+    if not all(isinstance(score, (int, float)) and math.isfinite(score) for score in scores):
+        raise DataError(f"{where}: scores are finite numbers; got {given!r:.100}")
     return tuple(map(float, scores))
 
 
