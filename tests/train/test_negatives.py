@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twinrank import LateInteraction
 from twinrank.errors import InputError, ModelUnsupportedError
 from twinrank.train.data import Example, known_positives, same_text
 from twinrank.train.negatives import Miner, Mining, open_encoder
@@ -103,6 +105,43 @@ def test_a_known_positive_is_no_negative_whoever_knows_it_and_however_it_is_spac
     assert PASSAGES[1] not in mine(everything, known=known)
 
 
+def test_passages_of_the_querys_own_document_are_no_negatives() -> None:
+    everything = Mining(by="words", count=9, alike=1.0)
+    parts = [
+        Example("zinc for a cold", (PASSAGES[0],), document="a"),
+        Example("caught a cold", (PASSAGES[1],), document="a"),
+        Example("cold weather", (PASSAGES[2],), document="b"),
+        Example("cough and cold", (PASSAGES[4],)),
+    ]
+    first, second, third, fourth = Miner(PASSAGES, everything).mine(parts)
+    assert set(first.negatives) == set(second.negatives) == {PASSAGES[2], PASSAGES[4]}
+    assert {PASSAGES[0], PASSAGES[1]} <= set(third.negatives)
+    assert {PASSAGES[0], PASSAGES[1]} <= set(fourth.negatives)  # nobody knows whose it is
+
+
+def test_late_interaction_orders_by_maxsim_what_words_found(tiny_model: Path) -> None:
+    model = LateInteraction(tiny_model)  # a bi-encoder's own token vectors
+    everything = Mining(by="vectors", count=9, margin=-1)
+    sharing = [PASSAGES[0], PASSAGES[1], PASSAGES[2], PASSAGES[4]]  # a word with the query
+    scored = sorted(zip(model.score([(ZINC.query, text) for text in sharing]).tolist(), sharing, strict=True), reverse=True)
+    (highest, answer), (second, _), (third, _), _ = scored
+    others = [text for _, text in scored[1:]]
+    example = Example(ZINC.query, (answer,))
+    progress: dict[str, int] = {}
+
+    def told(name: str, done: int) -> None:
+        progress[name] = progress.get(name, 0) + done
+
+    [found] = Miner(PASSAGES, everything).mine([example], model, progress=told)
+    assert found.negatives == tuple(others)
+    assert progress == {"passages": 4, "queries": 1}
+    [found] = Miner(PASSAGES, replace(everything, count=1, draw="top")).mine([example], model)
+    assert found.negatives == tuple(others[:1])
+    between = replace(everything, margin=1 - (second + third) / 2 / highest)
+    [found] = Miner(PASSAGES, between).mine([example], model)
+    assert found.negatives == tuple(others[1:])
+
+
 def test_a_twin_of_a_positive_is_left_out() -> None:
     passages = [*PASSAGES, "Zinc may shorten a cold!", "Zinc may shorten a long cold."]
     miner = Miner(passages, Mining(by="words", count=9, alike=0.8))
@@ -162,8 +201,9 @@ def test_a_seed_draws_the_same_and_the_next_round_other_ones() -> None:
     passages = [f"A cold of kind {number} is a cold." for number in range(200)]
     examples = [Example("kinds of cold", (passages[0],))]
     first, again = (Miner(passages, Mining(by="words", count=4, alike=1.0, last=100)) for _ in range(2))
-    assert first.mine(examples) == again.mine(examples)
-    assert first.mine(examples) != Miner(passages, Mining(by="words", count=4, alike=1.0, last=100)).mine(examples)
+    assert first.mine(examples) == again.mine(examples) == first.mine(examples)
+    assert first.mine(examples) != first.mine(examples, number=1)
+    assert first.mine(examples, number=1) == again.mine(examples, number=1)  # a miner remembers no rounds
 
 
 @settings(deadline=None, max_examples=25)

@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from twinrank.errors import InputError, ModelUnsupportedError
 from twinrank.index.words import WordIndex
+from twinrank.maxsim import maxsim
 from twinrank.models import kinds
 from twinrank.models.biencoder import BiEncoder
+from twinrank.models.lateinteraction import LateInteraction
 from twinrank.models.twintower import TwinTower
 from twinrank.search.fuse import fuse_by_rank
 from twinrank.text import Analyzer, counted
@@ -27,8 +29,11 @@ from twinrank.types import Encoder, Ranking, Scorer, Vectors
 
 By: TypeAlias = Literal["words", "vectors", "both"]
 Progress: TypeAlias = Callable[[str, int], None]
+AnyEncoder: TypeAlias = Encoder | LateInteraction
 
 QUERIES_AT_ONCE = 256
+QUERIES_BY_TOKENS, TEXTS_BY_TOKENS = 4096, 1024
+"""Of late interaction, how many are in memory with all their token vectors: some 200 MB each."""
 PASSAGES_AT_ONCE = 4096
 
 
@@ -37,7 +42,8 @@ class Mining:
     """How negatives are looked for, and what is taken for an answer that nobody marked."""
 
     by: By = "both"
-    """BM25, an encoder's vectors, or both rankings fused by reciprocal rank."""
+    """BM25, an encoder's vectors, or both rankings fused by reciprocal rank. Late interaction, which has no vector a passage,
+    orders by MaxSim what BM25 found, unless it is words alone."""
     count: int = 4
     """Negatives an example."""
     first: int = 1
@@ -46,8 +52,8 @@ class Mining:
     """The worst rank."""
     margin: float | None = None
     """A candidate that scores above (1 - margin) times the best positive is left out as an answer (NV-Retriever, Moreira et al.
-    2024). Cosines where vectors rank, BM25's scores where words alone do. None: 0.05 for cosines, and no such filter for BM25,
-    whose scores say little about that. -1 never leaves anything out."""
+    2024). Cosines where vectors rank (of late interaction their mean over the query's tokens), BM25's scores where words alone
+    do. None: 0.05 for cosines, and no such filter for BM25, whose scores say little about that. -1 leaves nothing out."""
     alike: float = 0.8
     """A candidate that has so large a share of its words in common with a positive (Jaccard) is left out as its twin."""
     judge_margin: float = 0.0
@@ -74,7 +80,7 @@ class Tally:
     examples: int = 0
     candidates: int = 0
     known: int = 0
-    """Left out as known positives: by their text, whoever's example they are of."""
+    """Left out as known positives: by their text, whoever's example they are of; or as of the query's own document."""
     twins: int = 0
     margin: int = 0
     judged: int = 0
@@ -99,8 +105,9 @@ class Tally:
 class Miner:
     """Examples → the same with negatives out of one set of passages; called again with a better encoder, harder ones.
 
-    `known` says of queries which passages answer them beyond the examples' own positives. With a `judge`, a cross-encoder, a
-    candidate that it thinks as good as the positive is left out. The same seed and encoder find the same negatives.
+    `known` says of queries which passages answer them beyond the examples' own positives; where examples say which document
+    they are of, the positives of all examples of a document are no negatives of any of them. With a `judge`, a cross-encoder, a
+    candidate that it thinks as good as the positive is left out. The same seed, encoder and round find the same negatives.
 
     >>> passages = ["Zinc may shorten a cold.", "Honey eases a cough.", "A cold is caught from others.", "Rest helps."]
     >>> miner = Miner(passages, Mining(by="words", count=1))
@@ -133,31 +140,28 @@ class Miner:
         self._judge = judge
         self._known = {same_text(query): set(map(same_text, texts)) for query, texts in (known or {}).items()}
         self._analyze = Analyzer()
-        self._rounds = 0
 
     def mine(
         self,
         examples: Sequence[Example],
-        encoder: Encoder | str | os.PathLike[str] | None = None,
+        encoder: AnyEncoder | str | os.PathLike[str] | None = None,
         *,
         vectors: Vectors | None = None,
+        number: int = 0,
         progress: Progress | None = None,
     ) -> list[Example]:
         """The examples in their order, with new negatives in place of those they had; a teacher's scores go with these.
 
-        `encoder` is a model or the folder of a checkpoint, a bi-encoder or twin tower; words alone need none. An example for
-        which nothing was found is left without negatives. `vectors` are those that the encoder made of the passages as they
-        were given, where they are there already: (passages, dimension). `progress` is told ("passages" or "queries", how many
-        more are done).
+        `encoder` is a model or the folder of a checkpoint: a bi-encoder, twin tower or late interaction; words alone need none.
+        An example for which nothing was found is left without negatives. `vectors` are those that the encoder made of the
+        passages as they were given, where they are there already: (passages, dimension). `number` is of the round, where
+        examples are mined for again: each draws others. `progress` is told ("passages" or "queries", how many more are done).
         """
         told = progress or (lambda name, done: None)
         opened = None if self.mining.by == "words" else open_encoder(encoder)
         self.tally = Tally(examples=len(examples))
-        known = known_positives(examples)
-        for query, texts in self._known.items():
-            known.setdefault(query, set()).update(texts)
-        draw = np.random.default_rng([self.mining.seed, self._rounds])
-        self._rounds += 1
+        known = self._answers(examples)
+        draw = np.random.default_rng([self.mining.seed, number])
         mined = []
         for example, candidates in zip(examples, self._candidates(examples, opened, vectors, told), strict=True):
             chosen = self._choose(example, candidates, known[same_text(example.query)], draw)
@@ -166,11 +170,30 @@ class Miner:
             mined.append(replace(example, negatives=tuple(self.passages[key] for key in chosen), scores=None))
         return mined
 
+    def _answers(self, examples: Sequence[Example]) -> dict[str, set[str]]:
+        """Query → passages that may answer it, both as `same_text` has them."""
+        known = known_positives(examples)
+        for query, texts in self._known.items():
+            known.setdefault(query, set()).update(texts)
+        documents: dict[str, set[str]] = {}
+        for example in examples:
+            documents.setdefault(example.document, set()).update(map(same_text, example.positives))
+        for example in examples:
+            if example.document:
+                known[same_text(example.query)] |= documents[example.document]
+        return known
+
     # -- candidates ------------------------------------------------------------------------------------------------------
 
     def _candidates(
-        self, examples: Sequence[Example], encoder: Encoder | None, given: Vectors | None, told: Progress
+        self, examples: Sequence[Example], encoder: AnyEncoder | None, given: Vectors | None, told: Progress
     ) -> Iterator[_Candidates]:
+        if isinstance(encoder, LateInteraction):
+            for start in range(0, len(examples), QUERIES_BY_TOKENS):
+                block = examples[start : start + QUERIES_BY_TOKENS]
+                yield from self._by_tokens(block, encoder, told)
+                told("queries", len(block))
+            return
         vectors = None
         if encoder is not None:  # (passages, dimension)
             vectors = _encoded(encoder, self.passages, told) if given is None else _unit(given[self._places])
@@ -201,6 +224,30 @@ class Miner:
                 positives = self._words.search(terms, len(keys), np.array(keys, np.int64)) if keys else Ranking.empty()
                 best = float(positives.scores[0]) if len(positives) else 0.0
             found.append(_Candidates(ranking, (1 - (margin or 0)) * best if best > 0 else np.inf))
+        return found
+
+    def _by_tokens(self, examples: Sequence[Example], encoder: LateInteraction, told: Progress) -> list[_Candidates]:
+        """What words found, ordered by MaxSim; each passage is encoded once for all these queries."""
+        words = [candidates.ranking for candidates in self._by_words(examples)]
+        asked: dict[str, list[int]] = {}  # text → the rows of the examples that it is compared with
+        for row, (example, ranking) in enumerate(zip(examples, words, strict=True)):
+            for text in dict.fromkeys([*(self.passages[key] for key in ranking.keys.tolist()), *example.positives]):
+                asked.setdefault(text, []).append(row)
+        queries = encoder.embed(encoder.tokenize([one.query for one in examples], side="query"), side="query")
+        similar: list[dict[str, float]] = [{} for _ in examples]  # mean cosine of the query's tokens, by passage
+        texts = list(asked)
+        for start in range(0, len(texts), TEXTS_BY_TOKENS):
+            part = texts[start : start + TEXTS_BY_TOKENS]
+            for text, tokens in zip(part, encoder.embed(encoder.tokenize(part)), strict=True):
+                for row in asked[text]:
+                    similar[row][text] = float(maxsim(queries[row], [tokens])[0]) / len(queries[row])
+            told("passages", len(part))
+        margin = 0.05 if self.mining.margin is None else self.mining.margin
+        found = []
+        for example, ranking, own in zip(examples, words, similar, strict=True):
+            scores = np.array([own[self.passages[key]] for key in ranking.keys.tolist()], np.float32)
+            best = max(own[text] for text in example.positives)
+            found.append(_Candidates(Ranking.of(ranking.keys, scores), np.inf if margin < 0 else best - margin * abs(best)))
         return found
 
     def _by_vectors(self, examples: Sequence[Example], encoder: Encoder, vectors: Vectors) -> list[_Candidates]:
@@ -317,7 +364,7 @@ def _fused(dense: _Candidates, words: _Candidates) -> _Candidates:
     return _Candidates(ranking, dense.ceiling, deciding)
 
 
-def open_encoder(encoder: Encoder | str | os.PathLike[str] | None) -> Encoder:
+def open_encoder(encoder: AnyEncoder | str | os.PathLike[str] | None) -> AnyEncoder:
     """What encodes queries and passages to mine by: the encoder itself, or that of a checkpoint's folder."""
     if encoder is None:
         raise InputError('mining by vectors takes an encoder, a model or the folder of one; by="words" takes none')
@@ -326,8 +373,12 @@ def open_encoder(encoder: Encoder | str | os.PathLike[str] | None) -> Encoder:
     kind = kinds.recognise(encoder)
     if kind == "TwinTower":
         return TwinTower(Path(encoder) if Path(encoder).is_dir() else str(encoder))
+    if kind == "LateInteraction":
+        return LateInteraction(encoder)
     if kind != "BiEncoder":
-        raise ModelUnsupportedError(f"{encoder} is a {kind}; negatives are mined by a bi-encoder, a twin tower, or by words")
+        raise ModelUnsupportedError(
+            f"{encoder} is a {kind}; negatives are mined by a bi-encoder, a twin tower, late interaction, or by words"
+        )
     return BiEncoder(encoder)
 
 
