@@ -47,9 +47,7 @@ class Example:
 
     def __post_init__(self) -> None:
         if not self.passages:
-            raise DataError(
-                f"the query {self.query[:80]!r} has no passage; an example needs one that answers, or one that does not"
-            )
+            raise DataError(f"the query {self.query[:80]!r} has no passage; give one that answers, or one that does not")
         if self.scores is not None and len(self.scores) != len(self.positives) + len(self.negatives):
             raise DataError(
                 f"the query {self.query[:80]!r} has {len(self.scores)} scores for "
@@ -94,8 +92,12 @@ def known_answers(examples: Sequence[Example]) -> list[frozenset[str]]:
     for example in examples:
         if example.document:
             of_document.setdefault(example.document, set()).update(map(same_text, example.positives))
-    none: set[str] = set()
-    return [frozenset(known[same_text(one.query)] | of_document.get(one.document, none)) for one in examples]
+    found: dict[tuple[str, str], frozenset[str]] = {}  # one for all examples of a query, which may be many
+    for example in examples:
+        key = same_text(example.query), example.document
+        if key not in found:
+            found[key] = frozenset(known[key[0]] | of_document.get(key[1], set()))
+    return [found[same_text(example.query), example.document] for example in examples]
 
 
 def merged(examples: Iterable[Example]) -> list[Example]:
