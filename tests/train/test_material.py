@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from twinrank import Collection
 from twinrank.cli import twinrank
-from twinrank.errors import DataError
+from twinrank.errors import DataError, RecipeError
 from twinrank.train.data import Example, read_examples
 from twinrank.train.material import as_dataset, held_out, of_collection, of_data, refresher
 from twinrank.train.settings import DataSettings, TrainSettings
@@ -142,11 +142,13 @@ def test_a_refresher_mines_by_the_model_that_is_there_now(tmp_path: Path, tiny_m
     data, negatives = DataSettings(str(folder), negatives=2), "[refresh]\nevery = 1"
     settings = replace(TrainSettings.parse(negatives), data=data)
     refresh, examples = refresher(settings), of_data(folder).examples
-    assert all(len(example.negatives) <= 2 for example in refresh(tiny_model, examples))
-    again = [refresh(model, examples) for model in (tiny_model, other_tiny_model)]
+    assert all(len(example.negatives) <= 2 for example in refresh(tiny_model, examples, 1))
+    again = [refresh(model, examples, 1) for model in (tiny_model, other_tiny_model)]
     assert [example.query for example in again[0]] == [example.query for example in examples]
     named = replace(settings, data=replace(data, train="gone.jsonl"), refresh=replace(settings.refresh, passages=str(folder)))
-    assert refresher(named)(tiny_model, examples)
+    assert refresher(named)(tiny_model, examples, 1)
+    with pytest.raises(RecipeError, match="nothing to mine from"):
+        refresher(replace(settings, data=DataSettings()))
 
 
 def run(*arguments: object) -> Result:

@@ -18,6 +18,7 @@ from twinrank import BiEncoder, LateInteraction
 from twinrank.errors import InputError, TwinrankError
 from twinrank.models.weights import Tensors
 from twinrank.train.data import Example, read_examples, write_examples
+from twinrank.train.material import refresher
 from twinrank.train.networks import make_network
 from twinrank.train.settings import (
     PAIR_LOSSES,
@@ -187,7 +188,7 @@ def test_refreshed_negatives_are_those_of_an_unbroken_training(
     settings = recipe(tiny_model, training={"steps": 12, "checkpoint": 3}, refresh=RefreshSettings(every=4))
     asked: list[int] = []
 
-    def mine(folder: Path, given: Sequence[Example]) -> list[Example]:
+    def mine(folder: Path, given: Sequence[Example], number: int) -> list[Example]:
         vectors = BiEncoder(folder).encode([one.query for one in given])
         asked.append(len(given))
         far = (vectors @ vectors.T).argmin(axis=1)
@@ -204,6 +205,32 @@ def test_refreshed_negatives_are_those_of_an_unbroken_training(
     assert read_examples(tmp_path / "broken" / "mined-2.jsonl") == read_examples(tmp_path / "unbroken" / "mined-2.jsonl")
     with pytest.raises(InputError, match="give train\\(\\) a way to mine"):
         train(settings, tmp_path / "without", examples=examples)
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "late-interaction"])
+def test_what_a_resumed_training_mines_is_what_an_unbroken_one_does(
+    tiny_model: Path, tmp_path: Path, examples: list[Example], architecture: Architecture
+) -> None:
+    """In another process, whose miner has not seen the rounds before."""
+    write_examples(examples, tmp_path / "examples.jsonl")
+    settings = recipe(tiny_model, architecture, training={"steps": 9, "checkpoint": 3}, refresh=RefreshSettings(every=3))
+    settings = replace(settings, data=replace(settings.data, train=str(tmp_path / "examples.jsonl")))
+    train(settings, tmp_path / "unbroken", refresh=refresher(settings))
+    mines = refresher(settings)
+
+    def die(folder: Path, given: Sequence[Example], number: int) -> list[Example]:
+        if number == 2:
+            raise KilledError
+        return mines(folder, given, number)
+
+    with pytest.raises(KilledError):
+        train(settings, tmp_path / "broken", refresh=die)
+    train(settings, tmp_path / "broken", refresh=refresher(settings), resume=True)
+    first, second, again = (
+        read_examples(tmp_path / name) for name in ("unbroken/mined-1.jsonl", "unbroken/mined-2.jsonl", "broken/mined-2.jsonl")
+    )
+    assert first != second == again
+    assert_same_weights(outcome(tmp_path / "unbroken"), outcome(tmp_path / "broken"))
 
 
 def test_equal_seeds_give_equal_weights_and_other_ones_others(

@@ -10,7 +10,7 @@ import numpy as np
 
 from twinrank.collection import Collection
 from twinrank.encoding import VECTORS
-from twinrank.errors import DataError
+from twinrank.errors import DataError, RecipeError
 from twinrank.readers import Dataset, read_dataset
 from twinrank.text import Analyzer
 from twinrank.train.data import Example, of_dataset, read_examples
@@ -61,15 +61,18 @@ def of_data(source: Path | str, *, split: str = "train") -> Material:
     return Material(examples, passages, [example.positives for example in examples])
 
 
-def refresher(settings: TrainSettings) -> Callable[[Path, Sequence[Example]], list[Example]]:
-    """What mines anew while a training runs: (folder of the model as it is, examples) → the examples with other negatives.
+def refresher(settings: TrainSettings) -> Callable[[Path, Sequence[Example], int], list[Example]]:
+    """What mines anew while a training runs: (folder of the model as it is, examples, round) → the examples, other negatives.
 
-    By the model's own vectors (ANCE, Xiong et al. 2021), out of the passages that the recipe names.
+    By the model's own vectors (ANCE, Xiong et al. 2021), late interaction by MaxSim over what words find, out of the passages
+    that the recipe names.
     """
     source = settings.refresh.passages or settings.data.train
+    if not source:
+        raise RecipeError("refresh: the recipe names nothing to mine from; give [data] train, or [refresh] passages")
     mining = Mining("vectors", max(1, settings.data.negatives), seed=settings.training.seed)
     miner = Miner(of_data(source, split=settings.data.split).passages, mining)
-    return lambda folder, examples: miner.mine(examples, folder)
+    return lambda folder, examples, number: miner.mine(examples, folder, number=number)
 
 
 def held_out(source: Path | str, split: str = "test") -> list[Example]:

@@ -32,8 +32,9 @@ TOLD_EVERY = 10
 SAMPLES = 256
 """Passages by which a projection begins."""
 
-Refresh = Callable[[Path, Sequence[Example]], Sequence[Example]]
-"""(folder of the model as it is, the examples) → the examples with other negatives."""
+Refresh = Callable[[Path, Sequence[Example], int], Sequence[Example]]
+"""(folder of the model as it is, the examples, the round's number) → the examples with other negatives; asked for a round
+again, after a kill, the same ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ class _Run:
             return
         current = self.place / "current"
         save_network(self.network, current)
-        found = self._refresh(current, self.examples)
+        found = self._refresh(current, self.examples, number)
         self.feed.refresh(found)
         write_examples(found, mined)
         shutil.rmtree(current)
