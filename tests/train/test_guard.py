@@ -63,6 +63,7 @@ def test_a_model_that_is_as_good_is_accepted(tiny_model: Path, judged: Path, tmp
     assert verdict.before == verdict.after
     assert "nDCG@10 is not below that of its parent on judged, dev" in str(verdict)
     assert not (tmp_path / "guard").exists()
+    assert not (tmp_path / "cache" / "twinrank" / "eval").exists()  # of what is measured on, no copy stays
 
 
 def test_of_two_models_the_better_may_take_the_place_of_the_worse_and_not_the_other_way_round(
@@ -150,7 +151,35 @@ def test_a_cross_encoder_is_asked_whether_the_pipeline_is_better_with_it(
     itself = judge(settings("cross-encoder", tiny_cross_encoder, judged), tiny_cross_encoder, judged, tmp_path)
     assert itself.accepted  # as good as its parent, and still no help
     assert itself.reranking == alone.reranking
+    assert itself.reason.endswith("not below that of its parent on judged, dev, but below that of the pipeline without it")
     assert "does not help the pipeline" in str(itself)
+    assert not (tmp_path / "cache" / "twinrank" / "eval").exists()
+
+
+def test_an_encoder_from_a_cross_encoder_is_judged_by_what_it_adds_to_words(
+    tiny_model: Path, tiny_cross_encoder: Path, judged: Path, tmp_path: Path
+) -> None:
+    """Its parent embeds nothing, so that there is nothing to be as good as."""
+    known = guard.recipes("bi-encoder", GuardSettings(), str(tiny_cross_encoder), tiny_model)
+    assert {name: (one.retrieve.vectors > 0, one.retrieve.words > 0) for name, one in known.items()} == {
+        "without it": (False, True),
+        "after": (True, True),
+    }
+    verdict = judge(settings("bi-encoder", tiny_cross_encoder, judged), tiny_model, judged, tmp_path)
+    assert "that of the pipeline without it on judged, dev" in verdict.reason
+    assert verdict.before is not None
+    assert verdict.reranking is None
+
+
+def test_examples_that_are_measured_on_are_found(judged: Path) -> None:
+    shutil.copy(judged / "qrels" / "dev.tsv", judged / "qrels" / "test.tsv")
+    (judged / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\n")
+    examples = [*read_examples(judged)[:3], Example("something else", ("of which nobody asked",))]
+    found = guard.leaks(GuardSettings(str(judged)), examples)
+    assert {split: (one.examples, len(one.leaks)) for split, one in found.items()} == {"dev": (4, 1), "test": (4, 3)}
+    (judged / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t0\n")  # the answers are kept back
+    assert set(guard.leaks(GuardSettings(str(judged)), examples)) == {"dev"}
+    assert guard.leaks(GuardSettings(), examples) == {}
 
 
 def test_late_interaction_is_judged_by_maxsim_alone(tiny_model: Path, judged: Path, tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from twinrank.errors import TruncationWarning
-from twinrank.evaluate.experiment import Outcome, evaluate, judged_queries, sample
+from twinrank.errors import DataError, TruncationWarning
+from twinrank.evaluate.experiment import evaluate, judged_queries, sample
 from twinrank.evaluate.metrics import check_measures
 from twinrank.evaluate.significance import Paired, compare
 from twinrank.models.biencoder import BiEncoder
@@ -19,10 +20,11 @@ from twinrank.models.crossencoder import CrossEncoder
 from twinrank.models.kinds import recognise
 from twinrank.models.lateinteraction import LateInteraction
 from twinrank.models.twintower import TwinTower
-from twinrank.readers import Dataset, read_dataset
+from twinrank.readers import read_dataset
 from twinrank.recipe import Recipe, RerankSettings, RetrieveSettings, TokenSettings
-from twinrank.train.data import Example
+from twinrank.train.data import Example, of_dataset
 from twinrank.train.settings import Architecture, GuardSettings, TrainSettings
+from twinrank.train.splits import Leakage, find_leaks
 
 SAMPLES = 64
 """Examples that a model is asked, to see whether it tells anything apart."""
@@ -32,7 +34,7 @@ FLAT = 1e-4
 """Standard deviation of a cross-encoder's outputs below which they count as one value."""
 CANDIDATES = 100
 
-BEFORE, AFTER, PIPELINE = "before", "after", "without a reranker"
+BEFORE, AFTER, PIPELINE = "before", "after", "without it"
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Verdict:
     reason: str
     measure: str = ""
     before: float | None = None
-    """The parent's mean; of a cross-encoder whose parent does not score, that of the pipeline without it."""
+    """The parent's mean; where the parent is of another kind, that of the pipeline without the model."""
     after: float | None = None
     difference: Paired | None = None
     """After minus before, query by query."""
     reranking: Paired | None = None
-    """Of a cross-encoder: the pipeline with it minus the pipeline without a reranker."""
+    """Of a cross-encoder: the pipeline with it minus the pipeline without a reranker. One that spoils the pipeline is accepted
+    all the same where its parent spoils it as much: it may help in the mean with the pipeline's score."""
 
     def __str__(self) -> str:
         lines = [f"{'accepted' if self.accepted else 'refused'}: {self.reason}"]
@@ -67,6 +70,17 @@ def check(settings: GuardSettings) -> None:
         judged_queries(read_dataset(Path(settings.data), settings.split))
 
 
+def leaks(settings: GuardSettings, examples: Sequence[Example]) -> dict[str, Leakage]:
+    """What of the examples was found in the split that the guard judges by, and in the test split beside it: split → leaks."""
+    if not settings.data:
+        return {}
+    found = {settings.split: find_leaks(examples, of_dataset(read_dataset(settings.data, split=settings.split)))}
+    if (Path(settings.data) / "qrels" / "test.tsv").exists():
+        with suppress(DataError):  # a test set whose answers are kept back: nothing is told, so nothing can leak
+            found["test"] = find_leaks(examples, of_dataset(read_dataset(settings.data, split="test")))
+    return found
+
+
 def judge(settings: TrainSettings, candidate: Path, examples: Sequence[Example], folder: Path) -> Verdict:
     """Compare the model in `candidate` with the recipe's parent; collections are made in `folder`, which is removed after.
 
@@ -81,40 +95,38 @@ def judge(settings: TrainSettings, candidate: Path, examples: Sequence[Example],
     dataset = read_dataset(Path(guard.data), guard.split)
     if guard.queries:
         dataset = sample(dataset, guard.queries, settings.training.seed)
+    known = recipes(architecture, guard, settings.model.parent, candidate)
     try:
-        outcomes = _measured(settings, candidate, dataset, folder)
+        outcomes = evaluate(dataset, known, folder=folder, measures=[guard.measure]).outcomes
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     values = {name: outcome.measured.by_query[guard.measure] for name, outcome in outcomes.items()}
+    means = {name: outcome.measured.means[guard.measure] for name, outcome in outcomes.items()}
     first = BEFORE if BEFORE in values else PIPELINE
     difference = compare(values[AFTER], values[first])
-    reranking = compare(values[AFTER], values[PIPELINE]) if PIPELINE in values else None
-    against = "its parent" if first == BEFORE else "the pipeline without it"
+    reranking = compare(values[AFTER], values[PIPELINE]) if architecture == "cross-encoder" else None
     better = difference.mean >= 0
+    against = "its parent" if first == BEFORE else "the pipeline without it"
     reason = f"{guard.measure} is {'not below' if better else 'below'} that of {against} on {dataset.name}, {dataset.split}"
-    means = {name: outcome.measured.means[guard.measure] for name, outcome in outcomes.items()}
+    if better and reranking is not None and reranking.mean < 0:
+        reason += ", but below that of the pipeline without it"
     return Verdict(better, reason, guard.measure, means[first], means[AFTER], difference, reranking)
 
 
-def _measured(settings: TrainSettings, candidate: Path, dataset: Dataset, folder: Path) -> Mapping[str, Outcome]:
-    """The parent's collections are kept for the next training, the candidate's are not."""
-    guard = settings.guard
-    known = recipes(settings.model.architecture, guard, settings.model.parent, candidate)
-    if settings.model.architecture == "cross-encoder":  # one way of storing for all of them
-        return evaluate(dataset, known, measures=[guard.measure]).outcomes
-    before = evaluate(dataset, {BEFORE: known[BEFORE]}, measures=[guard.measure])
-    after = evaluate(dataset, {AFTER: known[AFTER]}, folder=folder, measures=[guard.measure])
-    return {**before.outcomes, **after.outcomes}
-
-
 def recipes(architecture: Architecture, guard: GuardSettings, parent: str, candidate: Path) -> dict[str, Recipe]:
-    """What is compared: each model alone in what it is for; a cross-encoder behind the default pipeline."""
-    plain = Recipe()
+    """What is compared: each model alone in what it is for; a cross-encoder behind the default pipeline.
+
+    A parent of another kind has nothing to be measured in: then the pipeline stands without the model, an encoder's by words.
+    """
+    plain, scores = Recipe(), recognise(parent) == "CrossEncoder"
     if architecture == "cross-encoder":
         known = {PIPELINE: plain, AFTER: _reranked(plain, str(candidate), guard.candidates)}
-        if recognise(parent) == "CrossEncoder":
+        if scores:
             known[BEFORE] = _reranked(plain, parent, guard.candidates)
         return known
+    if scores:
+        after = plain.with_model(str(candidate))
+        return {PIPELINE: replace(after, retrieve=replace(after.retrieve, vectors=0)), AFTER: after}
     if architecture == "late-interaction":
         alone = RetrieveSettings(vectors=0, words=0, tokens=CANDIDATES)
         plain = replace(plain, tokens=TokenSettings(format="int8", pooling=1.0), retrieve=alone)
