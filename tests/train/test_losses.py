@@ -214,6 +214,17 @@ def test_past_passages_are_negatives_but_not_those_known_to_answer(losses: Modul
     assert value.item() == near((softmax_loss([1.0, 0.0], 0) + second) / 2)
 
 
+def test_a_negative_of_the_batch_that_is_held_too_counts_once(losses: ModuleType, fixed: ModuleType) -> None:
+    import torch
+
+    loss = queue_of(losses, fixed.FixedVectors(), 4, temperature=1.0)
+    loss([fixed.column([1.0, 0.0], [0.0, 1.0]), fixed.column([0.8, 0.6], [0.0, 1.0])], torch.tensor([[7], [8]]))
+    columns = [fixed.column([1.0, 0.0]), fixed.column([1.0, 0.0]), fixed.column([0.8, 0.6])]  # the last is passage 7 again
+    with torch.no_grad():
+        value = loss(columns, torch.tensor([[1, -2 - 7]]))
+    assert value.item() == near(softmax_loss([1.0, 0.8, 0.0], 0))
+
+
 def test_the_oldest_passages_leave_a_full_queue(losses: ModuleType, fixed: ModuleType) -> None:
     import torch
 
@@ -338,6 +349,16 @@ def test_margin_is_over_all_pairs_whose_labels_differ(losses: ModuleType, fixed:
     inputs, labels = lists_of(([2.0, 1.5, -1.0], [1.0, 0.0, 0.0]), ([0.5, 1.5], [0.0, 1.0]))
     loss = of(losses, fixed.FixedScores(), "margin", margin=1.0)(inputs, labels)
     assert loss.item() == near((0.5 + 0.0 + 0.0) / 3)
+
+
+@pytest.mark.parametrize("kind", ["margin", "ranknet", "lambda"])
+def test_a_batch_whose_labels_tie_teaches_nothing(losses: ModuleType, fixed: ModuleType, kind: str) -> None:
+    inputs, labels = lists_of(([2.0, 1.5], [1.0, 1.0]), ([0.5], [0.0]))
+    model = fixed.FixedScores()
+    loss = of(losses, model, kind)(inputs, labels)
+    assert loss.item() == 0
+    loss.backward()
+    assert model.shift.grad.item() == 0
 
 
 def test_ranknet_is_the_sigmoid_of_differences(losses: ModuleType, fixed: ModuleType) -> None:

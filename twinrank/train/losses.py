@@ -10,7 +10,7 @@ not.
 | one passage at a time | `contrastive` | `bce`, `mse` |
 | two passages | `triplet` | `margin`, `ranknet` |
 | many passages | `infonce`, with `symmetric`, `chunk` and `queue` | `softmax`, `lambda` |
-| a teacher's scores | `margin_mse`, `kl` | `margin_mse`, `kl` |
+| a teacher's scores | `margin-mse`, `kl` | `margin-mse`, `kl` |
 """
 
 from __future__ import annotations
@@ -361,14 +361,16 @@ class MemoryQueue(nn.Module):  # type: ignore[misc]
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
 
     def forward(self, columns: Sequence[Features], labels: Tensor) -> Tensor:
-        """`labels`: numbers of the passages known to answer each query, that of column 1 first, padded by −1."""
+        """`labels`: numbers of the passages known to answer each query, that of column 1 first, padded by −1; and −2 − number
+        of those of the other columns that may be held as well: (queries, the most)."""
         queries, *passages = embed(self.model, columns)
         scores = queries.scores(_joined(passages))  # (queries, columns · queries)
         held = self.numbers >= 0
         if held.any():
             past = queries.scores(Embedded(self.vectors[held], self.mask[held]))  # (queries, held)
             numbers = self.numbers[held]
-            known = (labels.unsqueeze(-1) == numbers).any(1) | torch.isin(numbers, labels[:, 0])
+            standing = torch.cat([labels[:, 0], -2 - labels[labels < -1]])  # all passages of the batch
+            known = (labels.unsqueeze(-1) == numbers).any(1) | torch.isin(numbers, standing)
             scores = torch.cat([scores, past.masked_fill(known, float("-inf"))], dim=1)
         right = torch.arange(len(labels), device=scores.device)
         loss = functional.cross_entropy(scores / self.temperature, right)
@@ -438,7 +440,8 @@ class PairwiseMargin(ListLoss):
         there = labels.isfinite()
         ordered = (labels.unsqueeze(2) > labels.unsqueeze(1)) & there.unsqueeze(2) & there.unsqueeze(1)
         queries, better, worse = ordered.nonzero(as_tuple=True)
-        return functional.relu(self.scale - scores[queries, better] + scores[queries, worse]).mean()
+        gaps = functional.relu(self.scale - scores[queries, better] + scores[queries, worse])
+        return gaps.sum() / max(1, len(gaps))  # 0 where all labels of a batch tie
 
 
 class ListKL(ListLoss):
