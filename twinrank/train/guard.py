@@ -141,7 +141,7 @@ def _reranked(recipe: Recipe, model: str, candidates: int) -> Recipe:
 
 def collapse(architecture: Architecture, folder: Path, examples: Sequence[Example]) -> str:
     """What is wrong with a model that gives numbers which are none, or one for everything; empty where nothing is."""
-    passages = list(dict.fromkeys(example.positives[0] for example in examples))
+    passages = list(dict.fromkeys(example.passages[0] for example in examples))
     if len(passages) < 2:
         return ""
     with warnings.catch_warnings():
