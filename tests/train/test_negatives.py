@@ -187,6 +187,15 @@ def test_what_was_mined_before_and_a_teachers_scores_are_replaced() -> None:
     assert found.scores is None
 
 
+@pytest.mark.parametrize("by", ["words", "vectors", "both"])
+def test_an_example_without_an_answer_keeps_what_does_not_answer_it(by: str) -> None:
+    bare = Example("flu", (), ("bread",), (0.0,))
+    found = Miner(PASSAGES, Mining(by=by, count=1)).mine([bare, ZINC, bare], Places(ANGLES))  # type: ignore[arg-type]
+    assert found[0] == found[2] == Example("flu", (), ("bread",))
+    assert found[1].query == ZINC.query
+    assert found[1].negatives[0] in PASSAGES
+
+
 def test_the_tally_adds_up() -> None:
     miner = Miner(PASSAGES, Mining(by="vectors", count=2))
     miner.mine([ZINC, Example("rest", (PASSAGES[5],))], Places({**ANGLES, "rest": 180.0}))

@@ -153,9 +153,10 @@ class Miner:
         """The examples in their order, with new negatives in place of those they had; a teacher's scores go with these.
 
         `encoder` is a model or the folder of a checkpoint: a bi-encoder, twin tower or late interaction; words alone need none.
-        An example for which nothing was found is left without negatives. `vectors` are those that the encoder made of the
-        passages as they were given, where they are there already: (passages, dimension). `number` is of the round, where
-        examples are mined for again: each draws others. `progress` is told ("passages" or "queries", how many more are done).
+        An example for which nothing was found is left without negatives, and one that has no answer keeps its own. `vectors`
+        are those that the encoder made of the passages as they were given, where they are there already: (passages, dimension).
+        `number` is of the round, where examples are mined for again: each draws others. `progress` is told ("passages" or
+        "queries", how many more are done).
         """
         told = progress or (lambda name, done: None)
         opened = None if self.mining.by == "words" else open_encoder(encoder)
@@ -163,12 +164,14 @@ class Miner:
         known = self._answers(examples)
         draw = np.random.default_rng([self.mining.seed, number])
         mined = []
-        for example, candidates in zip(examples, self._candidates(examples, opened, vectors, told), strict=True):
+        asked = [example for example in examples if example.positives]
+        for example, candidates in zip(asked, self._candidates(asked, opened, vectors, told), strict=True):
             chosen = self._choose(example, candidates, known[same_text(example.query)], draw)
             self.tally.negatives += len(chosen)
             self.tally.without += not chosen
             mined.append(replace(example, negatives=tuple(self.passages[key] for key in chosen), scores=None))
-        return mined
+        found = iter(mined)
+        return [next(found) if example.positives else replace(example, scores=None) for example in examples]
 
     def _answers(self, examples: Sequence[Example]) -> dict[str, set[str]]:
         """Query → passages that may answer it, both as `same_text` has them."""
