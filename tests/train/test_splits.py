@@ -41,6 +41,11 @@ def test_documents_that_are_named_hold_their_examples_together() -> None:
     assert sorted(parts) == [list(range(10)), list(range(10, 20))]
 
 
+def test_the_document_that_an_example_is_of_holds_its_examples_together() -> None:
+    examples = [Example(f"query {number}", (f"passage {number}",), document=f"d{number // 10}") for number in range(20)]
+    assert sorted(split_by_document(examples, (0.5, 0.5))) == [list(range(10)), list(range(10, 20))]
+
+
 def test_shares_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(InputError, match="add up"):
         split_by_document([], (0.5, 0.4))

@@ -32,7 +32,7 @@ def split_by_document(
 ) -> list[list[int]]:
     """Part examples, so that no document and no query is on two sides: their places, one list a share.
 
-    `documents` says which documents an example is of; without it, its positives, by their text, are what may not be parted.
+    `documents` says which documents an example is of; without it, its own, and its positives by their text, may not be parted.
     The shares are of examples; examples that hang together stay together, so they are kept to only as nearly as that allows.
 
     >>> made = [Example("cold", ("zinc",)), Example("flu", ("zinc",)), Example("cough", ("honey",)), Example("ache", ("rest",))]
@@ -71,13 +71,18 @@ def _hanging_together(examples: Sequence[Example], documents: Sequence[Iterable[
 
     first: dict[Hashable, int] = {}
     for place, example in enumerate(examples):
-        own = map(same_text, example.positives) if documents is None else documents[place]
+        own = _own(example) if documents is None else documents[place]
         for key in [("query", same_text(example.query)), *(("document", name) for name in own)]:
             parents[root(place)] = root(first.setdefault(key, place))
     groups: dict[int, list[int]] = defaultdict(list)
     for place in range(len(examples)):
         groups[root(place)].append(place)
     return list(groups.values())
+
+
+def _own(example: Example) -> list[Hashable]:
+    named = [("named", example.document)] if example.document else []
+    return [*map(same_text, example.positives), *named]
 
 
 # -- leaks ---------------------------------------------------------------------------------------------------------------
