@@ -54,6 +54,61 @@ def test_train_writes_a_model_beside_the_recipe_or_where_it_is_told(
 
 
 @pytest.mark.usefixtures("with_torch")
+def test_examples_with_too_few_negatives_are_not_asked_about(
+    write_recipe: Path, tiny_cross_encoder: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mixed list would stand 1 and 0 beside a teacher's scores."""
+    lacking = [
+        Example(one.query, one.positives, one.negatives[: 3 if place >= 10 else 1]) for place, one in enumerate(examples)
+    ]
+    write_examples(lacking, write_recipe / "examples.jsonl")
+    mse = (write_recipe / "student.toml").read_text().replace('kind = "kl"', 'kind = "mse"')
+    (write_recipe / "student.toml").write_text(mse.replace('"bi-encoder"', '"cross-encoder"'))
+    status, out, err = run(capsys, "distill", str(write_recipe / "student.toml"), "--teacher", str(tiny_cross_encoder))
+    assert status == (0 if (write_recipe / "student" / "model").is_dir() else 1)
+    assert "30 examples, 3 steps" in out
+    assert "10 of 40 examples have fewer negatives of their own than 2" in err
+    (scores,) = (write_recipe / "student.scores").iterdir()
+    assert scores.stat().st_size == 30 * 5 * 20
+
+
+@pytest.mark.usefixtures("with_torch")
+def test_distill_looks_at_everything_before_it_asks(
+    write_recipe: Path, tiny_cross_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*options: str) -> str:
+        status, _, err = run(capsys, "distill", str(write_recipe / "student.toml"), *options)
+        assert status == 1
+        assert not list(write_recipe.glob("*.scores"))
+        return err
+
+    teacher = ("--teacher", str(tiny_cross_encoder))
+    assert "nowhere" in refused(*teacher, "--teacher", str(write_recipe / "nowhere"), "--out", str(write_recipe / "a"))
+    assert not (write_recipe / "a").exists()
+    (write_recipe / "taken").mkdir()
+    (write_recipe / "taken" / "letter.txt").write_text("mine")
+    assert "not empty and holds no training" in refused(*teacher, "--out", str(write_recipe / "taken"))
+    guarded = (write_recipe / "student.toml").read_text().replace('data = ""', f'data = "{write_recipe / "gone"}"')
+    (write_recipe / "student.toml").write_text(guarded)
+    assert "gone is no folder" in refused(*teacher)
+
+
+@pytest.mark.usefixtures("with_torch")
+def test_a_recipe_without_suffix_or_without_examples_is_told(write_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (write_recipe / "plain.toml").read_text()
+    (write_recipe / "bare").write_text(text)
+    status, _, err = run(capsys, "train", str(write_recipe / "bare"))
+    assert status == 2
+    assert "has no suffix to leave out for the name of a folder beside it; give --out DIR" in err
+    file = f'train = "{write_recipe / "examples.jsonl"}"'
+    assert file in text
+    (write_recipe / "none.toml").write_text(text.replace(file, 'train = ""'))
+    status, _, err = run(capsys, "train", str(write_recipe / "none.toml"))
+    assert status == 1
+    assert "data, train: expected a file of examples or a folder in BEIR's layout" in err
+
+
+@pytest.mark.usefixtures("with_torch")
 def test_distill_asks_the_teacher_once_and_trains_the_student(
     write_recipe: Path, tiny_cross_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinrank import CrossEncoder
-from twinrank.errors import InputError
+from twinrank.errors import DataError, InputError, TwinrankError
 from twinrank.train import distill
 from twinrank.train.data import Example
-from twinrank.train.distill import key_of, teach, together
+from twinrank.train.distill import key_of, teach, teachable, together
 from twinrank.types import Scores
 
 EXAMPLES = [
@@ -92,6 +92,20 @@ def test_several_teachers_weigh_alike_whatever_their_scales(tmp_path: Path) -> N
 def test_teachers_who_agree_are_as_one(scores: list[float], count: int) -> None:
     column = np.array(scores)
     np.testing.assert_allclose(together([column] * count), column, atol=1e-9)
+
+
+def test_only_examples_with_negatives_of_their_own_are_taught() -> None:
+    assert teachable(EXAMPLES, 1) == EXAMPLES
+    assert teachable(EXAMPLES, 2) == EXAMPLES[:1]
+    with pytest.raises(DataError, match="no example has 3 negatives to ask a teacher about"):
+        teachable(EXAMPLES, 3)
+
+
+def test_all_teachers_are_opened_before_the_first_is_asked(tmp_path: Path) -> None:
+    patient = Teacher()
+    with pytest.raises(TwinrankError):
+        teach(EXAMPLES, [patient, str(tmp_path / "nowhere")], folder=tmp_path / "scores")
+    assert patient.asked == []
 
 
 def test_keys_tell_where_the_query_ends() -> None:

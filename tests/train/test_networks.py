@@ -184,6 +184,15 @@ class TestWhatIsTrained:
         networks.save_network(made("late-interaction", tiny_model, dimension=8), tmp_path / "late")
         with pytest.raises(InputError, match="has a projection of its own"):
             made("late-interaction", tmp_path / "late", dimension=4)
+        with pytest.raises(InputError, match="has a length of queries of its own; leave query_tokens"):
+            made("late-interaction", tmp_path / "late", query_tokens=16)
+
+    def test_a_rate_for_a_new_part_is_refused_where_there_is_none(self, tiny_cross_encoder: Path, tiny_model: Path) -> None:
+        scores = ModelSettings("cross-encoder", str(tiny_cross_encoder))
+        with pytest.raises(InputError, match="is a CrossEncoder already and gets no new part; leave head_rate"):
+            networks.check_parent(scores, head_rate=1e-3)
+        assert networks.check_parent(scores)
+        assert not networks.check_parent(ModelSettings("cross-encoder", str(tiny_model)), head_rate=1e-3)
 
 
 @pytest.mark.usefixtures("with_torch")

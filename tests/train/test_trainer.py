@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from twinrank import BiEncoder, LateInteraction
-from twinrank.errors import InputError, TwinrankError
+from twinrank.errors import DataError, InputError, RecipeError, TwinrankError
 from twinrank.models.weights import Tensors
+from twinrank.train import trainer
 from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.material import refresher
 from twinrank.train.networks import make_network
@@ -155,6 +156,37 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(
     assert not (tmp_path / "broken" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(("killed", "steps"), [("judge", 11), ("report_as_json", 8)])
+def test_a_training_killed_at_its_very_end_is_gone_on_from(
+    tiny_model: Path, tmp_path: Path, examples: list[Example], monkeypatch: pytest.MonkeyPatch, killed: str, steps: int
+) -> None:
+    """While it is judged, or when the model is in its place and the report is not there yet."""
+    settings = recipe(tiny_model, training={"steps": steps, "checkpoint": 4}, refresh=RefreshSettings(every=4))
+    write_examples(examples, tmp_path / "examples.jsonl")
+    mine = refresher(replace(settings, data=replace(settings.data, train=str(tmp_path / "examples.jsonl"))))
+    train(settings, tmp_path / "unbroken", examples=examples, refresh=mine)
+
+    def die(*given: Any, **options: Any) -> Any:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, killed, die)
+        with pytest.raises(KilledError):
+            train(settings, tmp_path / "broken", examples=examples, refresh=mine)
+    learned: list[int] = []
+    train(
+        settings,
+        tmp_path / "broken",
+        examples=examples,
+        refresh=mine,
+        resume=True,
+        progress=lambda one: learned.append(one.step),
+    )
+    assert learned == []  # nothing is learned twice
+    assert_same_weights(outcome(tmp_path / "unbroken"), outcome(tmp_path / "broken"))
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == {path.name for path in (tmp_path / "unbroken").iterdir()}
+
+
 KILLER = """
 import os, signal, sys
 from pathlib import Path
@@ -288,6 +320,76 @@ def test_a_training_that_ends_in_no_number_is_not_saved(tiny_model: Path, tmp_pa
     assert "no number" in str(report)
     assert not (tmp_path / "out" / "model").exists()
 
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    told = json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=refuse)
+    assert told["history"] == [[10, None]]
+
+
+def test_examples_that_the_guard_measures_by_are_told_before_and_after(
+    tiny_model: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    folder = tmp_path / "judged"
+    (folder / "qrels").mkdir(parents=True)
+    for name, key, texts in (
+        ("corpus", "text", [example.positives[0] for example in examples]),
+        ("queries", "text", [example.query for example in examples]),
+    ):
+        lines = [json.dumps({"_id": str(number), key: text}) for number, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    for split, places in (("dev", range(30, 35)), ("test", range(35, 40))):
+        lines = ["query-id\tcorpus-id\tscore", *(f"{place}\t{place}\t1" for place in places)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines))
+    said: list[str] = []
+    settings = recipe(tiny_model, guard=GuardSettings(str(folder)))
+    report = train(settings, tmp_path / "out", examples=examples[:38], say=said.append)
+    assert [line.partition(" leak into")[0] for line in said] == ["dev: 5 of 38 examples", "test: 3 of 38 examples"]
+    assert "test: 3 of 38 examples leak into the part that is measured on: 3 with the same query" in str(report)
+    told = json.loads((tmp_path / "out" / "report.json").read_text())["leaks"]
+    assert {split: leakage["counts"] for split, leakage in told.items()} == {
+        "dev": {"same query": 5},
+        "test": {"same query": 3},
+    }
+    report = train(settings, tmp_path / "apart", examples=examples[:30], say=said.append)
+    assert len(said) == 2  # nothing to say before
+    assert "test: no leak: 30 examples" in str(report)
+
+
+def test_a_teacher_is_asked_when_everything_else_is_right(tiny_model: Path, tmp_path: Path, examples: list[Example]) -> None:
+    asked: list[int] = []
+
+    def teach(given: Sequence[Example]) -> list[Example]:
+        asked.append(len(given))
+        return list(given)
+
+    settings = recipe(tiny_model, kind="kl")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    for wrong, out in (
+        (replace(settings, guard=GuardSettings(str(tmp_path / "nowhere"))), "out"),
+        (replace(settings, model=replace(settings.model, parent=str(tmp_path / "nowhere"))), "out"),
+        (settings, "file"),
+        (settings, "full"),
+    ):
+        with pytest.raises(TwinrankError):
+            train(wrong, tmp_path / out, examples=examples, teach=teach)
+    with pytest.raises(DataError, match="no example has 2 negatives"):
+        train(settings, tmp_path / "out", examples=[Example("alone", ("a passage",))], teach=teach)
+    assert asked == []
+    assert not (tmp_path / "out").exists()
+    few = [replace(one, negatives=one.negatives[:1], scores=None) for one in examples[:4]]
+    limited = replace(settings, data=replace(settings.data, limit=20))
+    report = train(limited, tmp_path / "out", examples=[*few, *examples[4:]], teach=teach)
+    assert asked == [20]
+    assert "4 of 40 examples have fewer negatives of their own than 2; they were left out" in str(report)
+
+
+def test_a_training_without_examples_says_so(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="data, train: expected a file of examples or a folder"):
+        train(recipe(tiny_model), tmp_path / "out")
+
 
 def test_what_the_guard_lacks_is_told_before_anything_is_trained(
     tiny_model: Path, tmp_path: Path, examples: list[Example]
@@ -311,8 +413,23 @@ def test_what_was_cut_off_is_told(tiny_model: Path, tmp_path: Path, examples: li
     long = [replace(one, positives=(f"{one.positives[0]} {'bread ' * (40 if place < 10 else 1)}",), scores=None)
             for place, one in enumerate(examples)]  # fmt: skip
     settings = recipe(tiny_model)
-    report = train(replace(settings, model=replace(settings.model, max_tokens=48)), tmp_path / "out", examples=long)
-    assert "25% of the passages were longer than max_tokens and cut" in str(report)
+    settings = replace(settings, model=replace(settings.model, max_tokens=48), data=replace(settings.data, negatives=0))
+    report = train(settings, tmp_path / "out", examples=long)
+    assert "25% of 40 passages looked at were longer than max_tokens and cut" in str(report)
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("bi-encoder", "infonce"), ("cross-encoder", "softmax")])
+def test_cut_negatives_and_cut_pairs_are_told(tiny_model: Path, tmp_path: Path, architecture: Architecture, kind: str) -> None:
+    """Of a cross-encoder no passage is too long here but with its query; of a bi-encoder half of the passages are."""
+    pairs = architecture == "cross-encoder"
+    query, negative = ("zinc " * 12, "bread " * 12) if pairs else ("zinc", "bread " * 40)
+    given = [Example(f"{query}{number}", (f"honey {number}",), (f"{negative}{number}",)) for number in range(20)]
+    settings = recipe(tiny_model, architecture, kind)
+    settings = replace(settings, model=replace(settings.model, max_tokens=24), data=replace(settings.data, negatives=1))
+    report = train(settings, tmp_path / "out", examples=given)
+    share = int(str(report).partition("% of 20 ")[0].rpartition("\n")[2])
+    assert 20 <= share <= 80
+    assert f"% of 20 {'pairs' if pairs else 'passages'} looked at were longer" in str(report)
 
 
 def test_fewer_examples_are_drawn_where_the_recipe_limits_them(

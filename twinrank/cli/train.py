@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from twinrank.train.data import Example
     from twinrank.train.settings import TrainSettings
-    from twinrank.train.trainer import Progress
+    from twinrank.train.trainer import Progress, Teach
 
 EVERY = 30.0
 """Seconds between two lines of progress where no bar can be drawn."""
@@ -63,7 +63,6 @@ def distill(recipe: Path, teachers: tuple[str, ...], out: str | None, resume: bo
     twinrank distill recipe.toml --teacher cross-encoder/ms-marco-MiniLM-L6-v2 --out student/
     """
     from twinrank.errors import InputError
-    from twinrank.train.data import read_examples
     from twinrank.train.distill import teach
     from twinrank.train.settings import SCORED, TrainSettings
 
@@ -71,26 +70,31 @@ def distill(recipe: Path, teachers: tuple[str, ...], out: str | None, resume: bo
     learns = (*SCORED, "mse", "ranknet") if settings.model.architecture == "cross-encoder" else SCORED
     if settings.loss.kind not in learns:
         raise InputError(f"{recipe}: the loss {settings.loss.kind} learns from no scores; take {' or '.join(learns)}")
-    with truncation_as_note(), Bar("pairs", None) as bar:
-        examples = teach(
-            read_examples(settings.data.train, split=settings.data.split),
-            teachers,
-            folder=_place(recipe, out).with_name(f"{_place(recipe, out).name}.scores"),
-            progress=bar.reach,
-        )
-    _run(settings, recipe, out, resume, as_json, examples)
+    folder = _place(recipe, out).with_name(f"{_place(recipe, out).name}.scores")
+
+    def ask(examples: Sequence[Example]) -> Sequence[Example]:
+        with Bar("pairs", None) as bar:
+            return teach(examples, teachers, folder=folder, progress=bar.reach)
+
+    _run(settings, recipe, out, resume, as_json, ask)
 
 
-def _run(
-    settings: TrainSettings, recipe: Path, out: str | None, resume: bool, as_json: bool, examples: Sequence[Example] | None
-) -> None:
+def _run(settings: TrainSettings, recipe: Path, out: str | None, resume: bool, as_json: bool, teach: Teach | None) -> None:
     from twinrank.train.material import refresher
     from twinrank.train.trainer import report_as_json
     from twinrank.train.trainer import train as run
 
     with _Shown() as shown, truncation_as_note():
         refresh = refresher(settings) if settings.refresh.every else None
-        report = run(settings, _place(recipe, out), examples=examples, resume=resume, refresh=refresh, progress=shown.update)
+        report = run(
+            settings,
+            _place(recipe, out),
+            teach=teach,
+            resume=resume,
+            refresh=refresh,
+            progress=shown.update,
+            say=note,
+        )
     if as_json:
         print_json(report_as_json(report))
     else:
@@ -100,6 +104,8 @@ def _run(
 
 
 def _place(recipe: Path, out: str | None) -> Path:
+    if out is None and not recipe.suffix:
+        raise click.UsageError(f"{recipe} has no suffix to leave out for the name of a folder beside it; give --out DIR")
     return recipe.with_suffix("") if out is None else Path(out)
 
 

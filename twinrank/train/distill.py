@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from twinrank.errors import InputError, StorageError
+from twinrank.errors import DataError, InputError, StorageError
 from twinrank.models.crossencoder import CrossEncoder
+from twinrank.text import counted
 from twinrank.train.data import Example
 from twinrank.types import Scorer
 
@@ -51,13 +52,22 @@ def teach(
         if progress is not None:
             progress(len(columns) * len(pairs) + done, len(given) * len(pairs))
 
-    for teacher in given:
-        opened = teacher if isinstance(teacher, Scorer) else CrossEncoder(teacher, activation="identity")
-        columns.append(Remembered(Path(folder), opened).score(pairs, tell))
+    opened = [one if isinstance(one, Scorer) else CrossEncoder(one, activation="identity") for one in given]
+    for teacher in opened:  # all are there before the first is asked for hours
+        columns.append(Remembered(Path(folder), teacher).score(pairs, tell))
     scores = dict(zip(pairs, together(columns).tolist(), strict=True))
     return [
         replace(example, scores=tuple(scores[example.query, passage] for passage in example.passages)) for example in examples
     ]
+
+
+def teachable(examples: Sequence[Example], negatives: int) -> list[Example]:
+    """Those with so many negatives of their own. A step would fill up the others with passages that no teacher was asked about,
+    and 1 and 0 beside a teacher's scores are lies. Raises DataError where there are none."""
+    kept = [example for example in examples if len(example.negatives) >= negatives]
+    if not kept:
+        raise DataError(f"no example has {counted(negatives, 'negative')} to ask a teacher about; mine some: twinrank mine")
+    return kept
 
 
 def together(columns: Sequence[Floats]) -> Floats:

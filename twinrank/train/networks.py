@@ -82,12 +82,7 @@ def make_network(settings: ModelSettings, samples: Sequence[str] = (), device: s
     interaction, or that of a cross-encoder, whose classifier is new.
     """
     require_extra()
-    folder = find_folder(settings.parent).folder
-    kind, wanted = recognise(folder), KINDS[settings.architecture]
-    if kind != wanted and not (kind == "BiEncoder" or (wanted == "BiEncoder" and kind == "CrossEncoder")):
-        raise ModelUnsupportedError(
-            f"{settings.parent} is a {kind}; a {settings.architecture} is trained from one of its own kind or from a bi-encoder"
-        )
+    own, folder = check_parent(settings), find_folder(settings.parent).folder
     make = {
         "bi-encoder": _bi_encoder,
         "twin-tower": _twin_tower,
@@ -95,7 +90,7 @@ def make_network(settings: ModelSettings, samples: Sequence[str] = (), device: s
         "cross-encoder": _cross_encoder,
     }[settings.architecture]
     with quiet():
-        network = make(settings, folder, kind == wanted, device)
+        network = make(settings, folder, own, device)
     for transformer in transformers(network.model):
         _limit(transformer, settings)
         if settings.layers:
@@ -106,6 +101,22 @@ def make_network(settings: ModelSettings, samples: Sequence[str] = (), device: s
     if network.fresh.startswith("1"):
         _begin_projection(network.model, samples)
     return network
+
+
+def check_parent(settings: ModelSettings, head_rate: float = 0.0) -> bool:
+    """Whether the parent is of the architecture itself; raises where it cannot become what the recipe says."""
+    kind, wanted = recognise(find_folder(settings.parent).folder), KINDS[settings.architecture]
+    if kind != wanted and not (kind == "BiEncoder" or (wanted == "BiEncoder" and kind == "CrossEncoder")):
+        raise ModelUnsupportedError(
+            f"{settings.parent} is a {kind}; a {settings.architecture} is trained from one of its own kind or from a bi-encoder"
+        )
+    own = kind == wanted
+    for name, what in (("dimension", "a projection"), ("query_tokens", "a length of queries")):
+        if own and getattr(settings, name):
+            raise InputError(f"{settings.parent} has {what} of its own; leave {name}")
+    if own and head_rate:
+        raise InputError(f"{settings.parent} is a {kind} already and gets no new part; leave head_rate")
+    return own
 
 
 def transformers(model: Any) -> list[Any]:
@@ -147,8 +158,6 @@ def _late_interaction(settings: ModelSettings, folder: Path, own: bool, device: 
     from torch import nn
 
     if own:
-        if settings.dimension:
-            raise InputError(f"{settings.parent} has a projection of its own; leave dimension")
         model = MultiVectorEncoder(str(folder), device=device, local_files_only=True)
         return Network(model, [model[0].max_seq_length])
     checkpoint = Checkpoint.find(folder)
@@ -187,13 +196,14 @@ def _cross_encoder(settings: ModelSettings, folder: Path, own: bool, device: str
     return Network(model, [model[0].max_seq_length], r"classifier")
 
 
-def share_cut(network: Network, texts: Sequence[str]) -> float:
-    """The share of the texts that are longer than the limit, as while the model learns."""
-    if not texts:
+def share_cut(network: Network, passages: Sequence[str], queries: Sequence[str] = ()) -> float:
+    """The share of the passages, or of the pairs with these queries, that are longer than the limit while the model learns."""
+    if not passages:
         return 0.0
     first = transformers(network.model)[-1]
     limit = first.max_seq_length
-    lengths = [len(ids) for ids in first.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+    columns = (list(queries), list(passages)) if queries else (list(passages),)
+    lengths = [len(ids) for ids in first.tokenizer(*columns, truncation=False, verbose=False)["input_ids"]]
     return 0.0 if limit is None else sum(length > limit for length in lengths) / len(lengths)
 
 

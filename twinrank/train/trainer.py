@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from twinrank.engine import default_threads
-from twinrank.errors import InputError
+from twinrank.errors import InputError, RecipeError
 from twinrank.files import replace_file
 from twinrank.text import counted
 from twinrank.train.data import Example, read_examples, write_examples
+from twinrank.train.distill import teachable
 from twinrank.train.feeding import Feed, Shares
-from twinrank.train.guard import Verdict, check, judge
-from twinrank.train.networks import make_network, quiet, require_extra, save_network, share_cut
+from twinrank.train.guard import Verdict, check, judge, leaks
+from twinrank.train.networks import Network, check_parent, make_network, quiet, require_extra, save_network, share_cut
 from twinrank.train.settings import TrainSettings
+from twinrank.train.splits import Leakage
 
 RECIPE, REPORT, MODEL, REFUSED, CHECKPOINTS = "recipe.toml", "report.json", "model", "refused", "checkpoints"
 EXAMPLES = "examples.blake2b"
@@ -30,11 +32,14 @@ EXAMPLES = "examples.blake2b"
 TOLD_EVERY = 10
 """Steps between two entries of the history."""
 SAMPLES = 256
-"""Passages by which a projection begins."""
+"""Passages by which a projection begins; and texts that are looked at to tell how much is cut."""
 
 Refresh = Callable[[Path, Sequence[Example], int], Sequence[Example]]
 """(folder of the model as it is, the examples, the round's number) → the examples with other negatives; asked for a round
 again, after a kill, the same ones."""
+
+Teach = Callable[[Sequence[Example]], Sequence[Example]]
+"""Examples → the same with a teacher's scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,15 @@ class TrainReport:
     """(step, mean loss since the entry before)."""
     verdict: Verdict | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
+    leaks: Mapping[str, Leakage] = field(default_factory=dict)
+    """What of the examples is in the guard's split and in the test split beside it, by the split's name."""
 
     def __str__(self) -> str:
         ended = f", loss {self.history[0][1]:.4g} → {self.history[-1][1]:.4g}" if self.history else ""
         lines = [f"{counted(self.examples, 'example')}, {counted(self.steps, 'step')}, {self.seconds:.0f} s{ended}"]
         if self.verdict is not None:
             lines.append(str(self.verdict))
+        lines += [f"{split}: {leakage}" for split, leakage in self.leaks.items()]
         lines += self.notes
         return "\n".join(lines)
 
@@ -79,32 +87,64 @@ def train(
     out: Path | str,
     *,
     examples: Sequence[Example] | None = None,
+    teach: Teach | None = None,
     resume: bool = False,
     refresh: Refresh | None = None,
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
     """Train what the recipe says into the folder `out`: `model` there is the result, where the guard lets it pass.
 
-    `examples` stand in for those of the recipe. With `resume` an interrupted training goes on from its last checkpoint, to the
-    weights that an uninterrupted one gives. `refresh` mines negatives anew where the recipe wants that. Raises InputError where
-    `out` holds another training, MissingExtraError without torch.
+    `examples` stand in for those of the recipe; `teach` gives them scores, and is asked when all that can be checked was found
+    to be right. With `resume` an interrupted training goes on from its last checkpoint, to the weights that an uninterrupted
+    one gives. `refresh` mines negatives anew where the recipe wants that. `say` is told what is worth knowing before hours of
+    training. Raises InputError where `out` holds another training, MissingExtraError without torch.
     """
     require_extra()
     check(settings.guard)
+    check_parent(settings.model, settings.training.head_rate)
     place = Path(out).expanduser().absolute()
-    _prepare_folder(place, settings, resume)
-    given = _limited(read_examples(settings.data.train, split=settings.data.split) if examples is None else examples, settings)
-    _hold_to_examples(place, given)
+    _check_folder(place, settings, resume)
+    given = _read_examples(settings) if examples is None else examples
+    usable = given if teach is None else teachable(given, settings.data.negatives)
+    notes = _told_few(len(given) - len(usable), len(given), settings.data.negatives)
+    given = _limited(usable, settings)
+    found = leaks(settings.guard, given)
+    for text in (*notes, *(f"{split}: {leakage}" for split, leakage in found.items() if leakage.leaks)):
+        say(text)
+    given = given if teach is None else teach(given)
+    _begin_folder(place, settings, given)
     started = perf_counter()
     with quiet():
         run = _Run(settings, place, given, refresh, progress)
+        for text in run.feed.notes:
+            say(text)
         run.train()
     report = _conclude(run, settings, place, len(given), started)
-    replace_file(place / REPORT, json.dumps(report_as_json(report), ensure_ascii=False, indent=2) + "\n")
+    report = replace(report, leaks=found, notes=(*notes, *report.notes))
+    told = json.dumps(report_as_json(report), ensure_ascii=False, indent=2, allow_nan=False)
+    replace_file(place / REPORT, told + "\n")
+    shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)  # last: until the report is there, a kill is gone on from by them
     return report
 
 
-def _prepare_folder(place: Path, settings: TrainSettings, resume: bool) -> None:
+def _read_examples(settings: TrainSettings) -> Sequence[Example]:
+    if not settings.data.train:
+        raise RecipeError("data, train: expected a file of examples or a folder in BEIR's layout, got an empty text")
+    return read_examples(settings.data.train, split=settings.data.split)
+
+
+def _told_few(few: int, examples: int, negatives: int) -> list[str]:
+    if not few:
+        return []
+    of = f"{few:,} of {counted(examples, 'example')}"
+    return [f"{of} have fewer negatives of their own than {negatives}; they were left out, and no teacher was asked about them"]
+
+
+def _check_folder(place: Path, settings: TrainSettings, resume: bool) -> None:
+    """Whether this training may begin or go on there; nothing is written yet."""
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file; give a folder with --out")
     recipe = place / RECIPE
     if recipe.exists():
         if TrainSettings.load(recipe) != settings:
@@ -117,13 +157,14 @@ def _prepare_folder(place: Path, settings: TrainSettings, resume: bool) -> None:
             )
     elif place.exists() and any(place.iterdir()):
         raise InputError(f"{place} is not empty and holds no training; give a new folder with --out")
-    place.mkdir(parents=True, exist_ok=True)
-    replace_file(recipe, settings.to_toml())
 
 
-def _hold_to_examples(place: Path, examples: Sequence[Example]) -> None:
+def _begin_folder(place: Path, settings: TrainSettings, examples: Sequence[Example]) -> None:
     """A training goes on over the examples that it began with, or not at all."""
-    content = (repr((one.query, one.positives, one.negatives, one.scores)).encode() for one in examples)
+    place.mkdir(parents=True, exist_ok=True)
+    replace_file(place / RECIPE, settings.to_toml())
+    told = ((one.query, one.positives, one.negatives, one.scores, *filter(None, [one.document])) for one in examples)
+    content = (repr(one).encode() for one in told)
     digest = hashlib.blake2b(digest_size=16)
     for line in content:
         digest.update(line)
@@ -166,9 +207,9 @@ class _Run:
         torch.set_num_threads(min(default_threads(), torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
         set_seed(settings.training.seed)  # a new classifier is drawn by it
         drawn = np.random.default_rng(settings.training.seed).permutation(len(examples))[:SAMPLES].tolist()
-        samples = [examples[place].positives[0] for place in drawn]
-        self.network = make_network(settings.model, samples)
-        self.cut = share_cut(self.network, samples)
+        drawn_examples = [examples[place] for place in drawn]
+        self.network = make_network(settings.model, [example.passages[0] for example in drawn_examples])
+        self.cut = _told_cut(self.network, drawn_examples, settings)
         wanted = settings.training.precision
         bf16 = wanted == "bf16" or (wanted == "auto" and has_bf16(torch.device(self.network.model.device)))
         for transformer in transformers(self.network.model):
@@ -218,6 +259,19 @@ class _Run:
         self.feed.refresh(found)
         write_examples(found, mined)
         shutil.rmtree(current)
+
+
+def _told_cut(network: Network, examples: Sequence[Example], settings: TrainSettings) -> str:
+    """How many of a passage each, with its query where a cross-encoder reads both, are longer than is read; empty: none."""
+    draw = np.random.default_rng([settings.training.seed, 3])
+    asked = [example.passages if settings.data.negatives else example.positives for example in examples]
+    passages = [texts[int(draw.integers(len(texts)))] for texts in asked]
+    pairs = settings.model.architecture == "cross-encoder"
+    share = share_cut(network, passages, [example.query for example in examples] if pairs else ())
+    looked_at = counted(len(passages), "pair" if pairs else "passage")
+    if not share:
+        return ""
+    return f"{share:.0%} of {looked_at} looked at were longer than max_tokens and cut; what was cut off was not learned from"
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -392,21 +446,20 @@ def _callback(run: _Run, progress: Callable[[Progress], None] | None) -> Any:
 def _conclude(run: _Run, settings: TrainSettings, place: Path, examples: int, started: float) -> TrainReport:
     """Save the model where the guard lets it pass, beside it where not; a model that is no number is not saved."""
     steps, history = run.trainer.state.global_step, run.history
-    verdict, folder, notes = None, None, []
+    verdict, folder, notes = None, None, list(run.feed.notes)
     if run.cut:
-        notes.append(
-            f"{run.cut:.0%} of the passages were longer than max_tokens and cut; what was cut off was not learned from"
-        )
+        notes.append(run.cut)
     if not run.is_number:
         notes.append(f"refused: the loss or a weight is no number after {steps} steps; lower the rate, or precision = 'fp32'")
     else:
         candidate = place / "candidate"
         save_network(run.network, candidate, _card(settings, examples, steps, history))
         verdict = judge(settings, candidate, run.examples[:SAMPLES], place / "guard")
+        for name in (MODEL, REFUSED):  # of a run that was killed before its report
+            shutil.rmtree(place / name, ignore_errors=True)
         judged = candidate.replace(place / (MODEL if verdict.accepted else REFUSED))
         folder = judged if verdict.accepted else None
         notes.append(f"the model is in {judged}" if folder else f"not saved as the result; to look at, it is in {judged}")
-    shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
     return TrainReport(folder, examples, steps, perf_counter() - started, history, verdict, tuple(notes))
 
 
@@ -436,4 +489,16 @@ with twinrank; this recipe trains it again, over the same examples:
 
 
 def report_as_json(report: TrainReport) -> dict[str, Any]:
-    return {**asdict(report), "folder": None if report.folder is None else str(report.folder)}
+    """The report as JSON has it: what is no number, as the loss of a training that diverged, is null there."""
+    told = asdict(replace(report, leaks={}))
+    found: dict[str, Any] = _without_nan(told)
+    found["leaks"] = {split: leakage.as_json() for split, leakage in report.leaks.items()}
+    return found | {"folder": None if report.folder is None else str(report.folder)}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
