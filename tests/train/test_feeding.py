@@ -234,6 +234,20 @@ def test_a_teachers_scores_and_labels_never_mix(form: Form, examples: list[Examp
     assert sorted(note[: len("20 of 40")].strip() for note in feed.notes) == left
 
 
+def test_labels_of_1_and_0_are_no_teachers_scores() -> None:
+    """A loss that would take scores fills up with others' passages, as where there are only answers."""
+    pairs = of_scores(Judged(f"q{number}", f"p{number}", 1.0) for number in range(10))
+    feed = Feed(pairs, Shares(batch=5, negatives=2, seed=0, form="graded lists", in_batch=False))
+    assert not feed.taught
+    assert {tuple(row["labels"]) for step in range(feed.epoch_steps) for row in feed[step]} == {(1.0, 0.0, 0.0)}
+
+
+def test_what_scores_teach_is_not_refreshed_by_what_has_none(examples: list[Example]) -> None:
+    feed = Feed(examples, replace(PLAIN, form="graded lists"))
+    with pytest.raises(DataError, match="by their scores"):
+        feed.refresh([replace(example, scores=None) for example in examples])
+
+
 # -- small sets --------------------------------------------------------------------------------------------------------------
 
 

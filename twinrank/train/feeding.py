@@ -44,10 +44,6 @@ class Shares:
     in_batch: bool
     """Whether passages of other examples are negatives: then short batches are left out, and lengths are mixed."""
 
-    @property
-    def uses_scores(self) -> bool:
-        return self.form.startswith(("graded", "scored"))
-
 
 @dataclass(frozen=True)
 class Drawn:
@@ -80,13 +76,15 @@ class Feed:
         self.shares = shares
         self.notes: tuple[str, ...] = ()
         """What is not learned from, and why."""
+        self.taught = _is_taught(examples, shares.form)
+        """Whether scores are learned from, and not labels of 1 and 0."""
         self._queries = [example.query for example in examples]
         self._use(examples)
         self.epoch_steps = len(self._batches_of(0))
         """Steps of the first epoch; others may have one more or less, as examples happen to fit beside each other."""
 
     def _use(self, examples: Sequence[Example]) -> None:
-        self.examples, notes = _prepared(examples, self.shares)
+        self.examples, notes = _prepared(examples, self.shares, taught=self.taught)
         self._batches = Batches(self.examples, self.shares.batch, seed=self.shares.seed)
         self._known = known_answers(self.examples)
         self._pool = [passage for example in self.examples for passage in (example.negatives or example.positives)]
@@ -97,7 +95,9 @@ class Feed:
         self.notes = (*notes, *self._left_over())
 
     def refresh(self, examples: Sequence[Example]) -> None:
-        """Take other negatives for the same queries; raises DataError where there are others."""
+        """Take other negatives for the same queries; raises DataError where there are others, or scores were learned from."""
+        if self.taught:
+            raise DataError("these examples are learned from by their scores, which negatives mined anew have not")
         if [example.query for example in examples] != self._queries:
             raise DataError("the refreshed examples are of other queries than those that the training began with")
         self._use(examples)
@@ -152,7 +152,7 @@ class Feed:
         order = draw.permutation(len(example.negatives))[: wanted - len(right)].tolist()
         chosen = [*right, *(len(example.positives) + one for one in order)]
         passages = [example.passages[one] for one in chosen]
-        scores = [example.scores[one] for one in chosen] if example.scores is not None and self.shares.uses_scores else None
+        scores = None if example.scores is None else [example.scores[one] for one in chosen]
         if right and scores is None:  # what was scored is learned from as it is, and what is labelled 0 needs no others
             passages += self._others(wanted - len(passages), draw, {*known, *map(same_text, passages)})
         labels = [1.0] * len(right) + [0.0] * (len(passages) - len(right))
@@ -210,7 +210,17 @@ LACKS = {
 """What an example may lack → in words, and what to do."""
 
 
-def _prepared(examples: Sequence[Example], shares: Shares) -> tuple[list[Example], list[str]]:
+def _is_taught(examples: Sequence[Example], form: Form) -> bool:
+    """Whether a form takes its examples' scores: where all of them say 1 of an answer and 0 of others, they are labels."""
+    return form.startswith("scored") or (form.startswith("graded") and not all(map(_is_labelled, examples)))
+
+
+def _is_labelled(example: Example) -> bool:
+    answers, count = len(example.positives), len(example.passages)
+    return example.scores in (None, (1.0,) * answers + (0.0,) * (count - answers))
+
+
+def _prepared(examples: Sequence[Example], shares: Shares, *, taught: bool) -> tuple[list[Example], list[str]]:
     """The examples that the form can be made of, rows of the same query and positives as one; and what to say of others."""
     whole = merged(examples)
     notes = []
@@ -219,9 +229,8 @@ def _prepared(examples: Sequence[Example], shares: Shares) -> tuple[list[Example
             f"{counted(len(examples), 'row')} made {counted(len(whole), 'example')}: those of one query and answer are one, "
             "with the negatives of all"
         )
-    if not shares.uses_scores:
+    if not taught:
         whole = [_without_known(*one) for one in zip(whole, known_answers(whole), strict=True)]
-    taught = shares.uses_scores and any(example.scores is not None for example in whole)
     lacking = [_lacking(example, shares, taught=taught) for example in whole]
     kept = [example for example, lack in zip(whole, lacking, strict=True) if lack is None]
     for lack, count in Counter(one for one in lacking if one is not None).items():
@@ -233,22 +242,19 @@ def _prepared(examples: Sequence[Example], shares: Shares) -> tuple[list[Example
 
 
 def _without_known(example: Example, known: Set[str]) -> Example:
-    """Without negatives that another example says answer the query, or that are of its own document; scores are not used."""
+    """Without negatives that another example says answer the query, or that are of its own document, and without scores."""
     negatives = tuple(text for text in example.negatives if same_text(text) not in known)
-    return replace(example, negatives=negatives, scores=None) if negatives or example.positives else example
+    return replace(example, negatives=negatives if negatives or example.positives else example.negatives, scores=None)
 
 
 def _lacking(example: Example, shares: Shares, *, taught: bool) -> str | None:
-    """What keeps an example from being learned from: a key of LACKS; `taught` says that others have scores."""
-    scored = example.scores is not None
+    """What keeps an example from being learned from: a key of LACKS."""
     passages = min(1, len(example.positives)) + len(example.negatives)  # that a step may look at
-    if (taught or shares.form.startswith("scored")) and not scored:
+    if taught and (example.scores is None or (shares.form.startswith("scored") and passages <= shares.negatives)):
         return "scores"
-    if shares.form.startswith("scored") and passages <= shares.negatives:
-        return "scores"
-    if not example.positives and (shares.in_batch or not ("pairs" in shares.form or (scored and shares.uses_scores))):
+    if not example.positives and (shares.in_batch or not (taught or "pairs" in shares.form)):
         return "answer"
-    if shares.form == "graded lists" and scored and (passages < 2 or len(set(example.scores or ())) < 2):
+    if taught and shares.form == "graded lists" and (passages < 2 or len(set(example.scores or ())) < 2):
         return "order"
     return None
 
