@@ -112,6 +112,17 @@ def test_the_loss_falls_and_the_model_finds_what_it_learned(tiny_model: Path, tm
     assert found(outcome(tmp_path / "out")) > found(tiny_model)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "kind", "left_out"), [("bi-encoder", "infonce", True), ("cross-encoder", "bce", False)]
+)
+def test_a_label_of_0_alone_is_learned_from_where_that_can_be_and_else_told(
+    tiny_model: Path, tmp_path: Path, examples: list[Example], architecture: Architecture, kind: str, left_out: bool
+) -> None:
+    labelled = [Example("flu", (), ("bread",), (0.0,)), *(replace(example, scores=None) for example in examples)]
+    report = train(recipe(tiny_model, architecture, kind), tmp_path / "out", examples=labelled)
+    assert any("1 of 41 examples were left out" in note for note in report.notes) == left_out
+
+
 # -- killed and gone on ------------------------------------------------------------------------------------------------------
 
 
