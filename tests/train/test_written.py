@@ -83,6 +83,12 @@ def test_what_was_asked_once_is_not_asked_again(server: FakeServer, tmp_path: Pa
     assert len(server.requests) == 3
 
 
+def test_a_writer_is_named_by_all_that_its_queries_depend_on(server: FakeServer, tmp_path: Path) -> None:
+    writers = [writer(server, tmp_path), writer(server, tmp_path, count=1), QueryWriter(Endpoint(server.url, "big"), tmp_path)]
+    assert len({one.name for one in writers}) == 3
+    assert writer(server, tmp_path / "other").name == writers[0].name
+
+
 def test_an_answer_that_was_spoilt_in_the_cache_is_asked_for_again(server: FakeServer, tmp_path: Path) -> None:
     list(writer(server, tmp_path).write(["Zinc."]))
     [kept] = tmp_path.glob("*.json")

@@ -33,6 +33,11 @@ class QueryWriter:
     workers: int = 4
     """Questions on their way at the same time."""
 
+    @property
+    def name(self) -> str:
+        """Who is asked, and for how much: another one writes other queries."""
+        return f"{self.count} queries of {self.endpoint.model} at {self.endpoint.url}"
+
     def write(self, passages: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Iterator[tuple[str, ...]]:
         """The queries of each passage, in their order; none where the model wrote nothing that can be used.
 
