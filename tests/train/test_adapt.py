@@ -5,23 +5,27 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 
 from twinrank import Collection
+from twinrank.answer.endpoint import Endpoint
 from twinrank.cli import twinrank
-from twinrank.errors import DataError, InputError, MissingExtraError
+from twinrank.errors import DataError, InputError, MissingExtraError, ModelUnsupportedError, RecipeError, TwinrankError
 from twinrank.evaluate.significance import Paired
-from twinrank.readers import read_dataset
 from twinrank.recipe import Recipe, RerankSettings
 from twinrank.train import adapt as adapting
 from twinrank.train import guard
-from twinrank.train.adapt import AS_IT_WAS, AdaptReport, AdaptSettings, adapt, candidates, split_for_measuring, write_judged
-from twinrank.train.material import of_collection
+from twinrank.train.adapt import AS_IT_WAS, AdaptReport, AdaptSettings, adapt, candidates, choose_teacher
+from twinrank.train.settings import TrainSettings
+from twinrank.train.written import QueryWriter
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is None, reason="training needs torch: pip install 'twinrank[train]'"
@@ -55,45 +59,6 @@ def animals(make: Callable[..., Collection], tiny_model: Path) -> Collection:
 SMALL = AdaptSettings(documents=240, corpus=120, queries=24, negatives=2, batch=8, rate=1e-3, max_tokens=48)
 
 
-def test_made_queries_are_parted_by_document_and_measured_over_texts_without_them(animals: Collection, tmp_path: Path) -> None:
-    material = of_collection(animals)
-    parts = split_for_measuring(material, set(), seed=1)
-    sides = [{material.documents[place] for place in side} for side in (parts.train, parts.dev, parts.test)]
-    assert sum(map(len, sides)) == len(set.union(*sides)) == 240
-    write_judged(animals, material, parts, tmp_path, replace(SMALL, queries=20), made=True)
-    pairs = {(example.query, example.positives[0]) for example in material.examples}
-    for split in ("dev", "test"):
-        dataset = read_dataset(tmp_path, split)
-        assert len(dataset.queries) == 20
-        texts = {document.id: document for document in dataset.documents()}
-        assert len(texts) == 120
-        for query, grades in dataset.qrels.items():
-            [document] = grades
-            assert (document,) in sides[1 if split == "dev" else 2]
-            assert (dataset.queries[query], texts[document].text) in pairs  # the text that the query was taken from
-            assert texts[document].title == ""
-
-
-def test_people_s_queries_alone_are_measured_on_and_their_documents_teach_nothing(animals: Collection) -> None:
-    queries = {f"q{number}": f"what does animal {number} do" for number in range(80)}
-    qrels = {f"q{number}": {f"d{number}": 1} for number in range(80)}
-    material = of_collection(animals, queries=queries, qrels=qrels)
-    parts = split_for_measuring(material, set(queries.values()), seed=0)
-    asked = {place for place in range(len(material.examples)) if material.examples[place].query in queries.values()}
-    assert set(parts.dev) | set(parts.test) <= asked
-    assert len(parts.dev) == len(parts.test) == 20
-    held = {document for place in [*parts.dev, *parts.test] for document in material.documents[place]}
-    assert all(held.isdisjoint(material.documents[place]) for place in parts.train)
-    assert len(parts.train) == 40 + 3 * 200  # the other half, and what is made of the other documents
-
-
-def test_too_few_queries_are_refused(animals: Collection, tmp_path: Path) -> None:
-    material = of_collection(animals, limit=30, ways=["title"])
-    parts = split_for_measuring(material, set(), seed=0)
-    with pytest.raises(DataError, match="3 queries for dev, too few to measure by"):
-        write_judged(animals, material, parts, tmp_path, SMALL, made=True)
-
-
 def test_the_pipelines_that_are_tried() -> None:
     stage = RerankSettings("old", candidates=10)
     before = Recipe(rerank=(stage, RerankSettings(kind="maxsim")))
@@ -118,6 +83,59 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         AdaptSettings(rerank=10)
     with pytest.raises(InputError, match="20 queries each"):
         AdaptSettings(queries=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "said"),
+    [
+        ({"batch": 0}, RecipeError, "training, batch"),
+        ({"negatives": 0}, InputError, "count of 1 or more"),
+        ({"teacher": "gone/nowhere"}, TwinrankError, "gone/nowhere"),
+        ({"teacher": "tower"}, ModelUnsupportedError, "tower is a TwinTower; a teacher is a cross-encoder"),
+    ],
+)
+def test_what_makes_no_training_is_refused_before_anything_is_made(
+    animals: Collection, tmp_path: Path, settings: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    (tmp_path / "tower").mkdir()
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]
+    (tmp_path / "tower" / "modules.json").write_text(json.dumps(modules))
+    given = {name: str(tmp_path / "tower") if value == "tower" else value for name, value in settings.items()}
+    with pytest.raises(kind, match=said):
+        adapt(animals, replace(SMALL, **given))
+    assert not (animals.path / "adapt").exists()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "trained_over_given", "trained_over_pipeline", "teaches"),
+    [
+        (True, 0.1, 0.05, "trained"),
+        (True, 0.1, -0.05, ""),  # the one given is worse still
+        (False, -0.1, -0.05, "given"),  # it is .05 above the pipeline
+        (False, -0.1, -0.2, ""),
+        (False, -0.1, None, "given"),
+    ],
+)
+def test_a_cross_encoder_that_harms_the_reranked_pipeline_does_not_teach(
+    accepted: bool, trained_over_given: float, trained_over_pipeline: float | None, teaches: str
+) -> None:
+    reranking = None if trained_over_pipeline is None else {"mean": trained_over_pipeline}
+    verdict = {"difference": {"mean": trained_over_given}, "reranking": reranking}
+    assert choose_teacher(verdict, "trained" if accepted else "", "given") == teaches
+    assert choose_teacher(verdict, "trained" if accepted else "", "") == teaches.removeprefix("given")
+    assert choose_teacher(None, "", "given") == "given"
+
+
+@needs_torch
+def test_judgments_of_other_documents_are_told_and_refused_where_too_few_are_left(animals: Collection) -> None:
+    said: list[str] = []
+    queries = {f"q{number}": f"what does animal {number} do" for number in range(40)}
+    with pytest.raises(DataError, match=r"no query has a relevant document in .*: of the relevant documents 40 of 40"):
+        adapt(animals, SMALL, queries=queries, qrels={query: {f"x{query}": 1} for query in queries}, say=said.append)
+    assert "of the relevant documents 40 of 40 are not in the collection: 'xq0', 'xq1', 'xq2', …" in said
+    some = {f"q{number}": {f"{'d' if number < 9 else 'x'}{number}": 1} for number in range(40)}
+    with pytest.raises(DataError, match=r"too few to measure by; .*; of the relevant documents 31 of 40"):
+        adapt(animals, SMALL, queries=queries, qrels=some)
 
 
 @needs_torch
@@ -150,36 +168,87 @@ def test_an_adaption_that_was_killed_goes_on_where_it_was(animals: Collection, m
     with pytest.raises(KeyboardInterrupt):
         adapt(animals, SMALL)
     monkeypatch.undo()
-    monkeypatch.setattr(adapting, "Miner", lambda *given, **options: pytest.fail("mined again"))
+    monkeypatch.setattr(adapting.Material, "mine", lambda *given, **options: pytest.fail("mined again"))
     assert adapt(animals, SMALL).dev
 
 
-def better(report: AdaptReport, recipe: Recipe) -> AdaptReport:
-    return replace(report, switched=True, recipe=recipe)
-
-
 @needs_torch
-def test_a_better_pipeline_is_taken_and_the_old_recipe_kept(animals: Collection, other_tiny_model: Path) -> None:
-    report = adapt(animals, SMALL)
-    if report.switched:
-        pytest.skip("it was taken at once")
-    [folder] = (animals.path / "adapt").iterdir()
+def test_nothing_of_an_adaption_stays_outside_its_folder(
+    animals: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    adapt(animals, SMALL)
+    assert not list((tmp_path / "cache").rglob("*.twinrank"))
+    assert not list((animals.path / "adapt").rglob("*.twinrank"))
+
+
+def decided(animals: Collection, wanted: Recipe, **options: Any) -> AdaptReport:
+    """An adaption as a kill between the decision and the switch leaves it."""
+    work = adapting._Work(animals, SMALL, lambda what, done: None, lambda told: None)
+    assert work.begin({}, {}, options.get("writer")) is None
+    difference = Paired(24, 0.1, 20, 0, low=0.05, high=0.15, p=0.001)
+    report = AdaptReport(10, True, {AS_IT_WAS: 0.5}, "adapted encoder", 0.5, 0.6, difference, True, wanted)
+    (work.folder / "report.json").write_text(json.dumps(report.as_json()))
+    return report
+
+
+@pytest.mark.parametrize("killed", ["passages", "calibrating"])
+def test_a_switch_that_was_killed_goes_on_and_nothing_is_trained_again(
+    animals: Collection, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
     wanted = animals.recipe.with_model(str(other_tiny_model))
-    (folder / "report.json").write_text(json.dumps(better(report, wanted).as_json()))
-    taken = adapt(animals, SMALL)  # as after a kill between the decision and the switch
-    assert taken.switched
-    assert animals.recipe.encoder.model == str(other_tiny_model)
-    assert Recipe.load(animals.path / "recipe.toml.before") != animals.recipe
-    assert any("not calibrated" in note for note in taken.notes)
-    assert "now searches with it" in str(taken)
-    assert len(animals.search("fox in the forest")) == 10
+    before = animals.recipe
+    decided(animals, wanted)
+
+    def die(*given: object) -> None:
+        if "passages" in (killed, given[0]):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if killed == "calibrating":
+            patch.setattr(adapting._Work, "_calibrate", lambda *given: die("passages"))
+        with pytest.raises(KeyboardInterrupt):
+            adapt(animals, SMALL, progress=die if killed == "passages" else None)
+    animals.close()
+    with Collection(animals.path, create=False) as again:
+        said: list[str] = []
+        taken = adapt(again, SMALL, say=said.append)
+        assert taken.switched
+        assert again.recipe == wanted
+        assert not any("making" in told or "training" in told for told in said)
+        assert Recipe.load(again.path / "recipe.toml.before") == before
+        assert not list((again.path / "adapt").glob("*.json"))
+        assert len(list((again.path / "adapt").iterdir())) == 1
+        assert len(again.search("fox in the forest")) == 10
+
+
+def test_another_writer_or_teacher_makes_another_adaption(
+    animals: Collection, tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    def folder(settings: AdaptSettings, writer: QueryWriter | None = None) -> Path:
+        work = adapting._Work(animals, settings, lambda what, done: None, lambda told: None)
+        work.begin({}, {}, writer)
+        return work.folder
+
+    writer = QueryWriter(Endpoint("http://127.0.0.1:1/v1", "tiny"), tmp_path)
+    teacher = tmp_path / "teacher"
+    shutil.copytree(tiny_cross_encoder, teacher)
+    taught = replace(SMALL, teacher=str(teacher))
+    folders = [folder(SMALL), folder(SMALL, writer), folder(SMALL, replace(writer, count=1)), folder(taught)]
+    assert len(set(folders)) == 4
+    assert [folder(SMALL), folder(SMALL, writer)] == folders[:2]
+    weights = load_file(teacher / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] + 1}, teacher / "model.safetensors")
+    assert folder(taught) != folders[3]
 
 
 @needs_torch
 @pytest.mark.filterwarnings("ignore::twinrank.errors.TruncationWarning")  # the tiny models take few tokens
 def test_a_teacher_is_trained_teaches_and_may_rerank(
-    make: Callable[..., Collection], tiny_model: Path, tiny_cross_encoder: Path
+    make: Callable[..., Collection], tiny_model: Path, tiny_cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guard, "compare", lambda *given, **options: Paired(20, 0.1, 20, 0))  # whatever it learns
     collection = make("judged", model=str(tiny_model))
     collection.add(list(articles(120)))
     queries = {f"q{number}": f"what does animal {number} do" for number in range(100)}
@@ -192,6 +261,8 @@ def test_a_teacher_is_trained_teaches_and_may_rerank(
     assert (folder / "teacher" / "report.json").exists()
     assert (folder / "student" / "report.json").exists()
     assert list((folder / "scores").glob("*.scores"))
+    loss = TrainSettings.load(folder / "student" / "recipe.toml").loss
+    assert (loss.kind, loss.labels) == ("kl", 1.0)
 
 
 def test_without_torch_that_is_said_before_anything_is_made(animals: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

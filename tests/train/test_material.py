@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from twinrank import Collection
 from twinrank.cli import twinrank
 from twinrank.errors import DataError, RecipeError
-from twinrank.train.data import Example, read_examples
-from twinrank.train.material import as_dataset, held_out, of_collection, of_data, refresher
+from twinrank.train.data import Example, read_examples, write_examples
+from twinrank.train.material import held_out, of_collection, of_data, refresher, unmatched
+from twinrank.train.negatives import Mining
 from twinrank.train.settings import DataSettings, TrainSettings
 
 ARTICLES = [
@@ -62,13 +63,45 @@ def test_a_file_of_pairs_is_mined_from_its_own_passages(tmp_path: Path) -> None:
 
 
 def test_a_collection_without_judgments_makes_examples_of_every_document(animals: Collection) -> None:
-    found = of_collection(animals)
-    assert len(found.examples) == 12  # three ways of four documents
+    found = of_collection(animals, ways=["title", "first sentence"])
+    assert len(found.examples) == 8  # two ways of four documents
     assert {example.query for example in found.examples} >= {"About the fox", "The hen lives in the yard."}
     assert found.passages == [f"{article['title']} {article['text']}" for article in ARTICLES]
     for example, documents in zip(found.examples, found.documents, strict=True):
+        assert documents == (example.document,)
         [own] = [text for text in found.passages if text.startswith(ARTICLES[int(documents[0][1:])]["title"])]
         assert own in found.known[example.query]  # the sentence was taken from it: it may answer
+
+
+def test_negatives_of_made_examples_are_cut_as_their_answers_are(animals: Collection, tiny_model: Path) -> None:
+    found = of_collection(animals, ways=["title", "first sentence"], queries={"q": "mice"}, qrels={"q": {"d0": 1}})
+    mined, tally = found.mine(Mining("vectors", 3, margin=-1, alike=1.1), str(tiny_model))
+    left = {one.passage for one in found.left.values()}
+    assert len(left) == 4
+    for before, example in zip(found.examples, mined, strict=True):
+        assert (before.query, before.document) == (example.query, example.document)
+        asked = example.query == "mice"
+        assert left.isdisjoint(example.passages) if asked else left.issuperset(example.passages)
+    assert tally.examples == 9
+    assert tally.negatives == sum(len(example.negatives) for example in mined) == 27
+
+
+def test_a_query_that_several_documents_ask_is_left_out(make: Callable[..., Collection]) -> None:
+    collection = make("alike")
+    collection.add([{**article, "title": "Introduction"} for article in ARTICLES])
+    found = of_collection(collection, ways=["title", "first sentence"])
+    assert [example.query.split()[0] for example in found.examples] == ["The"] * 4
+    assert all("Introduction" not in left.passage for left in found.left.values())
+
+
+def test_judgments_that_fit_nothing_are_counted_with_examples(animals: Collection) -> None:
+    qrels = {"q0": {"d0": 1, "x0": 0}, "q1": {f"x{number}": 1 for number in range(5)}, "q2": {"d1": 1}}
+    told = unmatched(animals, {"q0": "foxes", "q1": "hens"}, qrels)
+    assert told == (
+        "of the judged queries 1 of 3 have no text: 'q2'; "
+        "of the relevant documents 5 of 7 are not in the collection: 'x0', 'x1', 'x2', …"
+    )
+    assert unmatched(animals, {"q0": "foxes"}, {"q0": {"d0": 1}}) == ""
 
 
 def test_the_positive_of_a_judged_query_is_the_passage_with_its_words(make: Callable[..., Collection]) -> None:
@@ -129,12 +162,13 @@ def test_the_vectors_that_a_collection_keeps_are_those_of_its_passages(
     np.testing.assert_allclose(found.vectors, encoder.encode(found.passages), atol=1e-5)
 
 
-def test_examples_become_a_judged_set_in_which_a_query_counts_once(animals: Collection) -> None:
-    found = of_collection(animals, ways=["title"])
-    found.examples[1] = Example(found.examples[0].query, found.examples[1].positives)
-    dataset = as_dataset(found, animals, "dev")
-    assert list(dataset.queries.values()) == ["About the fox", "About the cow", "About the cat"] or len(dataset.queries) == 3
-    assert sorted(len(grades) for grades in dataset.qrels.values()) == [1, 1, 2]
+def test_a_refresher_leaves_out_what_answers_by_examples_that_were_not_drawn(tmp_path: Path, tiny_model: Path) -> None:
+    parts = [Example(f"part {number}", (f"The fox, part {number}.",), document="fox") for number in range(3)]
+    others = [Example("hens", ("The hen is in the yard.",), document="hen")]
+    write_examples([*parts, *others], tmp_path / "made.jsonl")
+    settings = TrainSettings.parse(f"[refresh]\nevery = 1\n[data]\nnegatives = 3\ntrain = '{tmp_path / 'made.jsonl'}'")
+    [mined] = refresher(settings)(tiny_model, parts[:1], 1)
+    assert set(mined.negatives) <= {"The hen is in the yard."}
 
 
 def test_a_refresher_mines_by_the_model_that_is_there_now(tmp_path: Path, tiny_model: Path, other_tiny_model: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--rerank", default=0, metavar="N", help="Try pipelines too in which the teacher reranks N candidates.")
 @click.option("--way", "ways", multiple=True, metavar="WAY", help="title, first sentence or inverse cloze; repeatable.")
 @click.option("--documents", default=10_000, show_default=True, help="That examples are made of, at most.")
+@click.option("--examples", default=4_000, show_default=True, help="To learn from, at most; people's queries come first.")
 @click.option("--epochs", default=1.0, show_default=True, help="How often an example is looked at.")
 @click.option("--batch", default=32, show_default=True, help="Queries of a step.")
 @click.option("--rate", default=3e-5, show_default=True, help="Of learning, at its highest.")
@@ -41,6 +42,7 @@ def adapt(
     rerank: int,
     ways: tuple[Way, ...],
     documents: int,
+    examples: int,
     epochs: float,
     batch: int,
     rate: float,
@@ -68,6 +70,7 @@ def adapt(
         rerank,
         ways or WAYS,
         documents,
+        examples,
         epochs=epochs,
         batch=batch,
         rate=rate,

@@ -70,7 +70,7 @@ def mine(
     from twinrank.models.hub import DEFAULT_MODEL
     from twinrank.train import material as materials
     from twinrank.train.data import write_examples
-    from twinrank.train.negatives import Miner, Mining
+    from twinrank.train.negatives import Mining
     from twinrank.train.splits import find_leaks
 
     if (data is None) == (collection is None):
@@ -100,16 +100,15 @@ def mine(
             from twinrank.models.crossencoder import CrossEncoder
 
             scorer = CrossEncoder(judge)
-        miner = Miner(found.passages, mining, judge=scorer, known=found.known)
-        mined = miner.mine(found.examples, encoder, vectors=found.vectors, progress=bars.update)
+        mined, tally = found.mine(mining, encoder, judge=scorer, progress=bars.update)
     written = write_examples(mined, out)
     if as_json:
         told = None if leakage is None else {"split": leaked_from, "dropped": not keep_leaks, **leakage.as_json()}
-        print_json({"examples": written, "file": out, "mining": miner.tally.as_json(), "leaks": told})
+        print_json({"examples": written, "file": out, "mining": tally.as_json(), "leaks": told})
         return
     if leakage is not None:
         note(f"{leakage}" + ("; they are left out" if leakage.leaks and not keep_leaks else ""))
-    note(str(miner.tally))
+    note(str(tally))
     click.echo(out)
 
 

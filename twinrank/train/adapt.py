@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from twinrank.collection import Collection
-from twinrank.errors import CalibrationError, DataError, InputError
+from twinrank.errors import CalibrationError, DataError, InputError, ModelUnsupportedError
 from twinrank.evaluate import calibrating
 from twinrank.evaluate.experiment import Experiment, evaluate
 from twinrank.evaluate.significance import Paired, compare
 from twinrank.files import replace_file
+from twinrank.models.checkpoint import Checkpoint
 from twinrank.models.kinds import recognise
 from twinrank.places import RECIPE
 from twinrank.readers import Dataset, read_dataset
@@ -24,10 +23,12 @@ from twinrank.recipe import NO_MODEL, Recipe, RerankSettings
 from twinrank.text import counted
 from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.distill import teach
-from twinrank.train.made import WAYS, Way
-from twinrank.train.material import Material, Stored, of_collection
-from twinrank.train.negatives import Miner, Mining
+from twinrank.train.made import WAYS, Left, Way
+from twinrank.train.material import Material, Stored, of_collection, unmatched
+from twinrank.train.measuring import FEWEST_QUERIES, Extent, split_for_measuring, write_judged
+from twinrank.train.negatives import Mining
 from twinrank.train.networks import require_extra
+from twinrank.train.pending import Pending, digest_of
 from twinrank.train.settings import (
     Architecture,
     DataSettings,
@@ -37,7 +38,6 @@ from twinrank.train.settings import (
     TrainingSettings,
     TrainSettings,
 )
-from twinrank.train.splits import split_by_document
 from twinrank.train.trainer import train
 from twinrank.train.written import QueryWriter
 from twinrank.types import Qrels
@@ -45,8 +45,6 @@ from twinrank.types import Qrels
 FOLDER = "adapt"
 """Beneath the collection: what an adaption made, step by step, and the models that came of it."""
 MEASURE = "nDCG@10"
-FEWEST_QUERIES = 20
-"""Of dev and of test, at least: below that nothing can be said."""
 
 Progress = Callable[[str, int], None]
 
@@ -62,6 +60,8 @@ class AdaptSettings:
     ways: tuple[Way, ...] = WAYS
     documents: int = 10_000
     """That examples are made of, at most."""
+    examples: int = 4_000
+    """To learn from, at most; people's queries come first."""
     corpus: int = 5_000
     """Documents that is measured over, at most: those that the queries of dev and test are of, and others by chance."""
     queries: int = 400
@@ -138,19 +138,19 @@ def adapt(
     """Fit the collection's encoder to its texts, and switch to it where that is better on queries that nobody learned from.
 
     Examples are made of the documents, and of judged queries where they are given; they are parted by document into train, dev
-    and test. With judged queries, dev and test are of these alone. One of several pipelines is chosen by dev, and taken only if
-    test shows that it is better. Everything is kept in the collection's folder `adapt`, so that an interrupted adaption goes
-    on where it was. `progress` is told (what, how many more are done), `say` what is being done, in sentences.
+    and test. With judged queries, or written ones, dev and test are of these alone. One of several pipelines is chosen by dev,
+    and taken only if test shows that it is better. Everything is kept in the collection's folder `adapt`, so that what was
+    interrupted goes on where it was. `progress` is told (what, how many more are done), `say` what is being done, in sentences.
 
-    Raises InputError where there is no encoder to adapt, DataError where there are too few queries to measure by,
-    MissingExtraError without torch.
+    Raises InputError where there is no encoder to adapt, RecipeError or an error of models where settings or teacher make no
+    training, DataError where there are too few queries to measure by, MissingExtraError without torch.
     """
     work = _Work(collection, settings or AdaptSettings(), progress or (lambda what, done: None), say or (lambda told: None))
-    report = work.begin(queries or {}, qrels or {})
+    report = work.begin(queries or {}, qrels or {}, writer)
     if report is not None:
         return work.switch(report)
     require_extra()  # rather than after an hour of mining
-    parts = work.material(queries, qrels, writer)
+    parts = work.material(queries or {}, qrels or {}, writer)
     mined = work.mined(parts)
     teacher = work.teacher(mined)
     student = work.student(work.taught(mined, teacher))
@@ -164,6 +164,8 @@ class _Parts:
     judged: Path
     """A folder in BEIR's layout, with dev and test."""
     known: dict[str, set[str]]
+    left: dict[str, Left]
+    notes: tuple[str, ...]
 
 
 @dataclass
@@ -175,6 +177,7 @@ class _Work:
     progress: Progress
     say: Callable[[str], None]
     folder: Path = Path()
+    pending: Pending = field(init=False)
 
     @property
     def before(self) -> Recipe:
@@ -197,34 +200,54 @@ class _Work:
 
     # -- steps -----------------------------------------------------------------------------------------------------------
 
-    def begin(self, queries: Mapping[str, str], qrels: Qrels) -> AdaptReport | None:
+    def begin(self, queries: Mapping[str, str], qrels: Qrels, writer: QueryWriter | None) -> AdaptReport | None:
         """Find the folder of this adaption: one for these settings, queries and models, and the collection as it is now.
 
-        The report, where it was finished but for the switch.
+        The report, where it was finished but for the switch. What makes no training is refused here, before hours of work.
         """
-        told = {
+        self._check()
+        asked = {
             **asdict(self.settings),
-            "architecture": self.architecture,
-            "recipe": self.before.to_toml(),
-            "sequence": self.collection.store.sequence(),
+            "weights": teacher_weights(self.settings.teacher),
+            "writer": "" if writer is None else writer.name,
             "queries": sorted(queries.items()),
             "qrels": sorted((query, sorted(grades.items())) for query, grades in qrels.items()),
         }
-        text = json.dumps(told, ensure_ascii=False, indent=1)
-        digest = blake2b(text.encode(), digest_size=5).hexdigest()
-        self.folder = (self.collection.own_folder("adapted") / FOLDER / digest).absolute()
+        adapted = (self.collection.own_folder("adapted") / FOLDER).absolute()
+        self.pending = Pending(adapted / "switching.json", digest_of(asked))
+        if kept := self.pending.find(self.before):
+            self.folder = adapted / kept
+            return AdaptReport.read(self.folder / DONE)
+        told = {
+            **asked,
+            "architecture": self.architecture,
+            "recipe": self.before.to_toml(),
+            "sequence": self.collection.store.sequence(),
+        }
+        self.folder = adapted / digest_of(told)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / DONE).exists():
             return AdaptReport.read(self.folder / DONE)
-        replace_file(self.folder / "settings.json", text)
+        replace_file(self.folder / "settings.json", json.dumps(told, ensure_ascii=False, indent=1))
         return None
 
-    def material(self, queries: Mapping[str, str] | None, qrels: Qrels | None, writer: QueryWriter | None) -> _Parts:
+    def _check(self) -> None:
+        """Make what the settings become: each refuses what makes no sense."""
+        self._mining()
+        self._student(scored=False)
+        if self.settings.teacher:
+            self._teacher()
+            self._student(scored=True)
+
+    def material(self, queries: Mapping[str, str], qrels: Qrels, writer: QueryWriter | None) -> _Parts:
         """Examples to learn from, and judged queries of other documents to measure by."""
         examples, judged, about = self.folder / "examples.jsonl", self.folder / JUDGED, self.folder / "known.json"
         if not about.exists():
-            self.say("making examples of the documents")
             settings = self.settings
+            lost = unmatched(self.collection, queries, qrels)
+            if lost:
+                self.say(lost)
+            self.say("making examples of the documents")
             own = of_collection(
                 self.collection,
                 queries=queries,
@@ -235,46 +258,64 @@ class _Work:
                 seed=settings.seed,
                 progress=lambda done: self.progress("documents", done),
             )
-            asked = set((queries or {}).values())
-            parts = split_for_measuring(own, asked, settings.seed)
-            write_judged(self.collection, own, parts, judged, settings, made=not asked)
+            if queries and all(map(own.is_made, own.examples)):
+                raise DataError(f"no query has a relevant document in {self.collection.path}: {lost}")
+            extent = Extent(settings.queries, settings.corpus, settings.examples, settings.seed)
+            parts = split_for_measuring(own, extent)
+            try:
+                write_judged(self.collection, own, parts, judged, extent)
+            except DataError as error:
+                raise DataError(f"{error}; {lost}") if lost else error from error
             write_examples((own.examples[place] for place in parts.train), examples)
-            known = {query: sorted(texts) for query, texts in own.known.items()}
-            replace_file(about, json.dumps({"made": not asked, "known": known}, ensure_ascii=False))
+            told = {
+                "made": not queries,
+                "known": {query: sorted(texts) for query, texts in own.known.items()},
+                "left": [asdict(left) for left in own.left.values()],
+                "notes": [note for note in (lost, parts.leaks) if note],
+            }
+            replace_file(about, json.dumps(told, ensure_ascii=False))
         told = json.loads(about.read_text(encoding="utf-8"))
-        known_texts = {query: set(texts) for query, texts in told["known"].items()}
-        return _Parts(read_examples(examples), told["made"], judged, known_texts)
+        return _Parts(
+            read_examples(examples),
+            told["made"],
+            judged,
+            {query: set(texts) for query, texts in told["known"].items()},
+            {left["document"]: Left(**left) for left in told["left"]},
+            tuple(told["notes"]),
+        )
+
+    def _mining(self) -> Mining:
+        late = self.architecture == "late-interaction"  # has no vector a passage
+        return Mining("words" if late else "both", self.settings.negatives, seed=self.settings.seed)
 
     def mined(self, parts: _Parts) -> list[Example]:
         file = self.folder / "mined.jsonl"
         if not file.exists():
             self.say("mining negatives")
             stored = Stored.read(self.collection)
-            late = self.architecture == "late-interaction"  # has no vector a passage
-            mining = Mining("words" if late else "both", self.settings.negatives, seed=self.settings.seed)
-            miner = Miner(stored.texts, mining, known=parts.known)
+            material = Material(parts.examples, stored.texts, [], parts.known, stored.vectors, parts.left)
             encoder = self.collection.assembly.loaded.encoder
-            write_examples(miner.mine(parts.examples, encoder, vectors=stored.vectors, progress=self.progress), file)
-            self.say(str(miner.tally))
+            found, tally = material.mine(self._mining(), encoder, progress=self.progress)
+            write_examples(found, file)
+            self.say(str(tally))
         return read_examples(file)
 
     def teacher(self, mined: Sequence[Example]) -> str:
         """The cross-encoder that was trained; where that made it no better, the one given, if it was one before; empty: none.
 
-        What is given may be an encoder: a cross-encoder begins with its layers, and has all to learn.
+        What is given may be an encoder: a cross-encoder begins with its layers, and has all to learn. One that the pipeline
+        ranks worse with has nothing to teach.
         """
         if not self.settings.teacher:
             return ""
         self.say("training the cross-encoder that will teach")
-        # One negative would do for the loss; three give the list that reranking meets.
-        wanted = self._training(
-            "cross-encoder", self.settings.teacher, LossSettings("softmax"), min(3, self.settings.negatives)
-        )
-        found = self._train(wanted, "teacher", [example for example in mined if example.negatives])
-        if found is None and recognise(self.settings.teacher) != "CrossEncoder":
+        found = self._train(self._teacher(), "teacher", [example for example in mined if example.negatives])
+        given = self.settings.teacher if recognise(self.settings.teacher) == "CrossEncoder" else ""
+        report = json.loads((self.folder / "teacher" / "report.json").read_text(encoding="utf-8"))
+        chosen = choose_teacher(report["verdict"], "" if found is None else str(found), given)
+        if not chosen:
             self.say("it does not help the pipeline, so it does not teach")
-            return ""
-        return str(found or self.settings.teacher)
+        return chosen
 
     def taught(self, mined: Sequence[Example], teacher: str) -> list[Example]:
         if not teacher:
@@ -287,12 +328,18 @@ class _Work:
     def student(self, examples: Sequence[Example]) -> Path | None:
         """The folder of the adapted encoder; None where it was no better than its parent on dev."""
         self.say("training the encoder")
-        scored = examples[0].scores is not None
-        loss = LossSettings("kl") if scored else LossSettings("infonce")
-        wanted = self._training(
-            self.architecture, self.before.encoder.model, loss, self.settings.negatives if scored else 1, self.settings.frozen
-        )
-        return self._train(wanted, "student", examples)
+        return self._train(self._student(scored=examples[0].scores is not None), "student", examples)
+
+    def _teacher(self) -> TrainSettings:
+        # One negative would do for the loss; three give the list that reranking meets.
+        negatives = min(3, self.settings.negatives)
+        return self._training("cross-encoder", self.settings.teacher, LossSettings("softmax"), negatives)
+
+    def _student(self, *, scored: bool) -> TrainSettings:
+        # What the teacher says beside what is known: in its place it lost .02 of nDCG@10, with all other passages of the batch.
+        loss = LossSettings("kl", labels=1.0) if scored else LossSettings("infonce")
+        negatives = self.settings.negatives if scored else 1
+        return self._training(self.architecture, self.before.encoder.model, loss, negatives, self.settings.frozen)
 
     def _training(
         self, architecture: Architecture, parent: str, loss: LossSettings, negatives: int, frozen: int = 0
@@ -345,7 +392,7 @@ class _Work:
             difference,
             better,
             known[chosen] if better else known[AS_IT_WAS],
-            () if student else ("the encoder that was trained is not better than its parent on dev, so it was not tried",),
+            (*parts.notes, *(() if student else (NOT_TRIED,))),
         )
         replace_file(self.folder / DONE, json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n")
         shutil.rmtree(self.folder / "measured", ignore_errors=True)
@@ -355,20 +402,26 @@ class _Work:
         return evaluate(dataset, known, folder=self.folder / "measured", measures=[MEASURE], progress=self.progress)
 
     def switch(self, report: AdaptReport) -> AdaptReport:
-        """Take the recipe where it is better: what another encoder makes otherwise is encoded anew; then probabilities."""
+        """Take the recipe where it is better: what another encoder makes otherwise is encoded anew; then probabilities.
+
+        A switch that was interrupted goes on, wherever it was: what is done is seen by the recipe in use.
+        """
         recipe = report.recipe
-        if not report.switched or recipe == self.before:
-            return report
         kept = self.collection.own_folder("adapted") / RECIPE
         before = kept.with_name(f"{RECIPE}.before")
-        replace_file(before, kept.read_bytes())
-        notes = [f"the recipe before is in {before}"]
-        if recipe.encoder != self.before.encoder:
-            self.say("encoding the passages anew; searches go on by the old vectors")
-            self.collection.migrate(recipe=recipe, progress=lambda done: self.progress("passages", done))
-        else:
-            replace_file(kept, recipe.to_toml())
-        return replace(report, notes=(*report.notes, *notes, self._calibrate(report.made)))
+        if not report.switched:
+            return report
+        if recipe != self.before:
+            self.pending.write(self.folder.name, self.before, recipe)
+            replace_file(before, kept.read_bytes())
+            if recipe.encoder != self.before.encoder:
+                self.say("encoding the passages anew; searches go on by the old vectors")
+                self.collection.migrate(recipe=recipe, progress=lambda done: self.progress("passages", done))
+            else:
+                replace_file(kept, recipe.to_toml())
+        notes = (f"the recipe before is in {before}", self._calibrate(report.made))
+        self.pending.remove()
+        return replace(report, notes=(*report.notes, *notes))
 
     def _calibrate(self, made: bool) -> str:
         """Fit probabilities; what came of it, in words."""
@@ -384,6 +437,7 @@ class _Work:
         return "hits carry probabilities, fitted on dev and judged on test: twinrank search --risk 0.1"
 
 
+NOT_TRIED = "the encoder that was trained is not better than its parent on dev, so it was not tried"
 AS_IT_WAS, ADAPTED = "as it was", "adapted encoder"
 DONE, JUDGED = "report.json", "judged"
 
@@ -401,6 +455,30 @@ class _Steadily:
         self.done = done
 
 
+def teacher_weights(name: str) -> str:
+    """What a teacher is to the last weight; empty for none. Raises where it is not there, or nothing that could teach."""
+    if not name:
+        return ""
+    if (kind := recognise(name)) not in ("CrossEncoder", "BiEncoder"):
+        raise ModelUnsupportedError(f"{name} is a {kind}; a teacher is a cross-encoder, or a bi-encoder that becomes one")
+    return Checkpoint.find(name).fingerprint()
+
+
+def choose_teacher(verdict: Mapping[str, Any] | None, trained: str, given: str) -> str:
+    """Of the cross-encoder that was trained and the one that it comes from, each "" where there is none, which one teaches.
+
+    `verdict` is the guard's of the training. One that the pipeline is worse with teaches nothing, as measured in
+    docs/training.md; of the one given that is known too, being so much below or above the trained one. Where nothing was
+    measured, since what was trained is no number or says one thing of everything, the one given teaches.
+    """
+    measured = verdict["reranking"] if verdict else None
+    if measured is None:
+        return trained or given
+    if trained and measured["mean"] >= 0:
+        return trained
+    return given if given and verdict and measured["mean"] >= verdict["difference"]["mean"] else ""
+
+
 def candidates(before: Recipe, student: str | None, teacher: str, depth: int) -> dict[str, Recipe]:
     """The pipelines that are measured, the one in use first."""
     known = {AS_IT_WAS: before}
@@ -412,85 +490,3 @@ def candidates(before: Recipe, student: str | None, teacher: str, depth: int) ->
         for name, recipe in list(known.items()):
             known[f"{name}, reranked"] = replace(recipe, rerank=others + stage)
     return known
-
-
-# -- parting and what is measured on -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """The places of the examples on each side."""
-
-    train: list[int]
-    dev: list[int]
-    test: list[int]
-
-
-def split_for_measuring(material: Material, asked: set[str], seed: int) -> Measuring:
-    """Part by document. Where people's queries are given, dev and test are of these alone: made ones say less of people.
-
-    Of people's queries half are measured on, of made ones a fifth; what shares a document with these teaches nothing.
-    """
-    places = range(len(material.examples))
-    shares = (0.5, 0.25, 0.25) if asked else (0.8, 0.1, 0.1)
-    own = [place for place in places if not asked or material.examples[place].query in asked]
-    chosen = material.take(own)
-    parts = split_by_document(chosen.examples, shares, documents=chosen.documents, seed=seed)
-    train, dev, test = ([own[at] for at in part] for part in parts)
-    held = {document for place in [*dev, *test] for document in material.documents[place]}
-    taken = set(own)
-    train += [place for place in places if place not in taken and held.isdisjoint(material.documents[place])]
-    return Measuring(train, dev, test)
-
-
-def write_judged(
-    collection: Collection, material: Material, parts: Measuring, folder: Path, settings: AdaptSettings, *, made: bool
-) -> None:
-    """Dev and test as a folder in BEIR's layout, over the documents that their queries are of and others by chance.
-
-    A document that a query was made of stands there without it: as the passage that was left. So each document gives one query.
-    """
-    draw = np.random.default_rng([settings.seed, 1])
-    corpus: dict[str, dict[str, object]] = {}
-    queries: list[dict[str, str]] = []
-    (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    for split, places in (("dev", parts.dev), ("test", parts.test)):
-        lines, used = ["query-id\tcorpus-id\tscore"], 0
-        for place in [places[at] for at in draw.permutation(len(places)).tolist()]:
-            example, documents = material.examples[place], material.documents[place]
-            if used == settings.queries or (made and documents[0] in corpus):
-                continue
-            used += 1
-            name = f"{split}{used}"
-            queries.append({"_id": name, "text": example.query})
-            lines += [f"{name}\t{document}\t1" for document in documents]
-            if made:
-                corpus[documents[0]] = {"_id": documents[0], "text": example.positives[0]}
-            else:
-                corpus.update((document, {}) for document in documents)
-        if used < FEWEST_QUERIES:
-            raise DataError(
-                f"there are {used:,} queries for {split}, too few to measure by; {FEWEST_QUERIES} at least: "
-                "give more judged queries, or more documents"
-            )
-        replace_file(folder / "qrels" / f"{split}.tsv", "\n".join(lines) + "\n")
-    ids = list(collection.store.document_ids())
-    for place in draw.permutation(len(ids)).tolist():
-        if len(corpus) >= settings.corpus:
-            break
-        corpus.setdefault(ids[place], {})
-    replace_file(folder / "queries.jsonl", _lines(queries))
-    replace_file(folder / "corpus.jsonl", _lines(_filled(collection, corpus)))
-
-
-def _filled(collection: Collection, corpus: Mapping[str, dict[str, object]]) -> Iterator[dict[str, object]]:
-    ids = list(corpus)
-    for start in range(0, len(ids), 256):
-        for document in collection.store.get(ids[start : start + 256]):
-            if document is not None:
-                own: dict[str, object] = {"_id": document.id, "title": document.title, "text": document.text}
-                yield corpus[document.id] or own
-
-
-def _lines(records: Sequence[Mapping[str, object]] | Iterator[Mapping[str, object]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
