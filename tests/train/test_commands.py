@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from twinrank import Collection
 from twinrank.cli import main
-from twinrank.train.data import Example, write_examples
+from twinrank.readers import read_dataset
+from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.settings import DataSettings, LossSettings, ModelSettings, TrainingSettings, TrainSettings
 
 
@@ -117,6 +119,71 @@ def test_distill_asks_the_teacher_once_and_trains_the_student(
     assert "40 examples, 3 steps" in out
     (scores,) = (write_recipe / "student.scores").iterdir()
     assert scores.stat().st_size == 40 * 5 * 20  # a record of 20 bytes for every pair
+
+
+def test_examples_are_held_apart_from_a_test_set_that_lies_elsewhere(
+    tmp_path: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_examples(examples, tmp_path / "examples.jsonl")
+    (tmp_path / "judged" / "qrels").mkdir(parents=True)
+    held = {str(place): examples[place] for place in (3, 7, 9)}
+    for name, texts in (
+        ("queries", {key: example.query for key, example in held.items()}),
+        ("corpus", {key: example.positives[0] for key, example in held.items()}),
+    ):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+        (tmp_path / "judged" / f"{name}.jsonl").write_text("\n".join(lines))
+    for split, key in (("train", "3"), ("dev", "7"), ("test", "9")):
+        (tmp_path / "judged" / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{key}\t{key}\t1\n")
+
+    def mine(held_out: Path) -> tuple[int, str, str]:
+        return run(
+            capsys,
+            *("mine", str(tmp_path / "examples.jsonl"), "--by", "words", "--json"),
+            *("--held-out", str(held_out), "--out", str(tmp_path / "mined.jsonl")),
+        )
+
+    status, out, _ = mine(tmp_path / "judged")
+    told = json.loads(out)
+    assert (status, told["examples"]) == (0, 38)  # what others learn from may be learned from
+    assert (told["leaks"]["split"], told["leaks"]["counts"]) == ("dev, test", {"same query": 2})
+    status, _, err = mine(tmp_path)
+    assert status == 2
+    assert "is no folder with judgments for a split beside train" in " ".join(err.split())
+
+
+def test_a_collections_examples_come_with_a_dev_set_of_other_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        f"{first}{second}"
+        for first in ("bread", "honey", "zinc", "ginger")
+        for second in ("sleep", "water", "salt", "light") * 16
+    ]
+    documents = [
+        {
+            "id": f"d{place}",
+            "title": f"On {word} {place}",
+            "text": f"A word on {word}{place}. It helps {place} men. They eat it.",
+        }
+        for place, word in enumerate(words)
+    ]
+    with Collection(tmp_path / "notes", model="none") as notes:
+        notes.add(documents)
+    common = ("mine", "-c", str(tmp_path / "notes"), "--by", "words", "--count", "1", "--out", str(tmp_path / "mined.jsonl"))
+    status, _, err = run(capsys, *common, "--dev", str(tmp_path / "judged"))
+    assert status == 0, err
+    held = [read_dataset(tmp_path / "judged", split) for split in ("dev", "test")]
+    measured_on = [{document for grades in one.qrels.values() for document in grades} for one in held]
+    assert all(len(found) >= 20 for found in measured_on)
+    learned_from = {example.document for example in read_examples(tmp_path / "mined.jsonl")}
+    assert len(learned_from) > 100
+    assert learned_from.isdisjoint(set().union(*measured_on))
+    status, _, err = run(capsys, *common, "--dev", str(tmp_path / "judged"))
+    assert status == 2
+    assert "something is there; give a new folder" in " ".join(err.split())
+    status, _, err = run(capsys, "mine", str(tmp_path / "mined.jsonl"), "--out", "x", "--dev", str(tmp_path / "other"))
+    assert "--dev parts what is made of a collection" in " ".join(err.split())
 
 
 def test_a_loss_that_learns_from_no_scores_needs_no_teacher(write_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 @click.option("--draw", type=click.Choice(["top", "random"]), default="random", show_default=True, help="Which of the window.")
 @click.option("--model", metavar="NAME", help="The encoder that ranks.  [default: the collection's, or all-MiniLM-L6-v2]")
 @click.option("--judge", metavar="NAME", help="A cross-encoder: leave out what it finds as good as the positive.")
-@click.option("--held-out", metavar="SPLIT", help="Leave out examples that leak from this split of DATA.  [default: test]")
+@click.option(
+    "--held-out",
+    metavar="SPLIT|DIR",
+    help="Leave out examples that leak from this split of DATA, or from what is judged in DIR but for train.  [default: test]",
+)
+@click.option("--dev", metavar="DIR", help="Of -c: hold documents apart, and write judged dev and test queries of them there.")
 @click.option("--keep-leaks", is_flag=True, help="Count leaks, and keep them.")
 @click.option("--way", "ways", multiple=True, metavar="WAY", help="title, first sentence or inverse cloze; repeatable.")
 @click.option("--endpoint", metavar="URL", help="Let a language model write queries: http://127.0.0.1:8080/v1, as OpenAI's.")
@@ -53,6 +58,7 @@ def mine(
     model: str | None,
     judge: str | None,
     held_out: str | None,
+    dev: str | None,
     keep_leaks: bool,
     ways: tuple[Way, ...],
     endpoint: str | None,
@@ -66,6 +72,7 @@ def mine(
     \b
     twinrank mine scifact/ --held-out test --out scifact-train.jsonl
     twinrank mine -c notes.twinrank --out notes-train.jsonl      no judgments needed
+    twinrank mine -c notes.twinrank --out notes-train.jsonl --dev notes-judged/      with a dev set for a training's guard
     """
     from twinrank.models.hub import DEFAULT_MODEL
     from twinrank.train import material as materials
@@ -75,23 +82,27 @@ def mine(
 
     if (data is None) == (collection is None):
         raise click.UsageError("give DATA, judged or pairs, or a collection with -c: one of the two")
+    if dev is not None and collection is None:
+        raise click.UsageError("--dev parts what is made of a collection, -c; DATA has splits of its own")
+    if dev is not None and Path(dev).exists() and (not Path(dev).is_dir() or any(Path(dev).iterdir())):
+        raise click.UsageError(f"--dev {dev}: something is there; give a new folder")
     mining = Mining(by, count, first, last, margin, draw=draw, seed=seed)
     bars = Bars({"documents": None, "passages": None, "queries": None})
     with bars, truncation_as_note():
         encoder: str | None = model or DEFAULT_MODEL
         if collection is not None:
             writer = query_writer(endpoint, endpoint_model, Path(f"{out}.queries"))
-            found, own = _of_collection(collection, ways, writer, limit, seed, bars)
+            found, own = _of_collection(collection, ways, writer, limit, seed, bars, dev)
             encoder = model or own
             if model is not None:
                 found.vectors = None
         else:
             assert data is not None
             found = materials.of_data(data, split=split)
-        leakage = None
-        leaked_from = None if data is None else _held_out_split(Path(data), held_out, split)
-        if data is not None and leaked_from is not None:
-            leakage = find_leaks(found.examples, materials.held_out(data, leaked_from))
+        leakage, (folder, apart) = None, _held_out(data, held_out, split)
+        if apart:
+            measured_on = [example for name in apart for example in materials.held_out(folder, name)]
+            leakage = find_leaks(found.examples, measured_on)
             if leakage.leaks and not keep_leaks:
                 found = found.take(leakage.kept)
         found = found.sample(limit, seed)
@@ -103,7 +114,7 @@ def mine(
         mined, tally = found.mine(mining, encoder, judge=scorer, progress=bars.update)
     written = write_examples(mined, out)
     if as_json:
-        told = None if leakage is None else {"split": leaked_from, "dropped": not keep_leaks, **leakage.as_json()}
+        told = None if leakage is None else {"split": ", ".join(apart), "dropped": not keep_leaks, **leakage.as_json()}
         print_json({"examples": written, "file": out, "mining": tally.as_json(), "leaks": told})
         return
     if leakage is not None:
@@ -113,12 +124,19 @@ def mine(
 
 
 def _of_collection(
-    folder: str, ways: tuple[Way, ...], writer: QueryWriter | None, limit: int, seed: int, bars: Bars
+    folder: str,
+    ways: tuple[Way, ...],
+    writer: QueryWriter | None,
+    limit: int,
+    seed: int,
+    bars: Bars,
+    dev: str | None,
 ) -> tuple[Material, str | None]:
-    """The material, and the collection's encoder by name."""
+    """The material, without the documents of `dev`, which is written where it is asked for; and the encoder by name."""
     from twinrank.recipe import NO_MODEL
     from twinrank.train.made import WAYS
     from twinrank.train.material import of_collection
+    from twinrank.train.measuring import Extent, split_for_measuring, write_judged
 
     with open_collection(folder) as opened:
         own = opened.recipe.encoder.model
@@ -130,6 +148,13 @@ def _of_collection(
             seed=seed,
             progress=lambda done: bars.update("documents", done),
         )
+        if dev is not None:
+            extent = Extent(examples=len(found.examples), seed=seed)
+            parts = split_for_measuring(found, extent)
+            write_judged(opened, found, parts, Path(dev), extent)
+            found = found.take(parts.train)
+            if parts.leaks:
+                note(f"{parts.leaks}; they are left out")
     return found, None if own == NO_MODEL else own
 
 
@@ -141,11 +166,20 @@ def query_writer(url: str | None, model: str, cache: Path) -> QueryWriter | None
     return None if url is None else QueryWriter(Endpoint(url, model), cache)
 
 
-def _held_out_split(data: Path, wanted: str | None, split: str) -> str | None:
-    """The split whose leaks are looked for: the one asked for, or test where there is one beside the one learned from."""
-    there = {path.stem for path in data.glob("qrels/*.tsv")} if data.is_dir() else set()
+def _held_out(data: str | None, wanted: str | None, split: str) -> tuple[Path, list[str]]:
+    """A folder and its splits whose leaks are looked for: those asked for, or test, if it is not what is learned from."""
+    place = Path(data or "")
+    there = [] if data is None else _splits(place)
     if wanted is None:
-        return "test" if "test" in there and split != "test" else None
-    if wanted not in there:
-        raise click.UsageError(f"--held-out {wanted}: {data} has judgments for {', '.join(sorted(there)) or 'no split'}")
-    return wanted
+        return place, ["test"] if "test" in there and split != "test" else []
+    if wanted in there:
+        return place, [wanted]
+    elsewhere = [name for name in _splits(Path(wanted)) if name != "train"]
+    if not elsewhere:
+        known = "" if data is None else f"{data} has judgments for {', '.join(there) or 'no split'}, and "
+        raise click.UsageError(f"--held-out {wanted}: {known}{wanted} is no folder with judgments for a split beside train")
+    return Path(wanted), elsewhere
+
+
+def _splits(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("qrels/*.tsv"))
