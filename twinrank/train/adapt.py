@@ -338,7 +338,7 @@ class _Work:
     def _student(self, *, scored: bool) -> TrainSettings:
         # What the teacher says beside what is known: in its place it lost .02 of nDCG@10, with all other passages of the batch.
         loss = LossSettings("kl", labels=1.0) if scored else LossSettings("infonce")
-        negatives = self.settings.negatives if scored else 1
+        negatives = min(2, self.settings.negatives) if scored else 1  # of those mined, others in each epoch
         return self._training(self.architecture, self.before.encoder.model, loss, negatives, self.settings.frozen)
 
     def _training(
@@ -413,7 +413,8 @@ class _Work:
             return report
         if recipe != self.before:
             self.pending.write(self.folder.name, self.before, recipe)
-            replace_file(before, kept.read_bytes())
+            if Recipe.load(kept) != recipe:  # an open collection may not have seen yet that it was replaced
+                replace_file(before, kept.read_bytes())
             if recipe.encoder != self.before.encoder:
                 self.say("encoding the passages anew; searches go on by the old vectors")
                 self.collection.migrate(recipe=recipe, progress=lambda done: self.progress("passages", done))
