@@ -2,10 +2,9 @@
 
 python bench/training.py FOLDER [NAME …] [--data DATA] [--threads 1]
 
-Without names, the first ten, in their order; a model that is in FOLDER already is not trained again, a figure that is in
-FOLDER/results.jsonl is not taken again. `cross-encoder-long`, `reranker` and `late-interaction-general` take an hour or hours,
-and are trained only when they are named; the last two learn from all open training parts. Needs torch and
-sentence-transformers: pip install 'twinrank[train]'.
+Without names, all but the general ones, in their order, in about two hours; a model that is in FOLDER already is not trained
+again, a figure that is in FOLDER/results.jsonl is not taken again. `reranker` and `late-interaction-general` learn from all open
+training parts, and are trained only when they are named. Needs torch and sentence-transformers: pip install 'twinrank[train]'.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ SEED = 7
 PARENT = "sentence-transformers/all-MiniLM-L6-v2"
 SMALL = 6000
 """Documents of pydoc_small, over which trainings are compared with each other: those that dev and test need, and others."""
+TEACHERS, STUDENTS = 8000, 4000
+"""Examples of debian_desc that the teacher learns from, and others that it teaches."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,30 @@ class Job:
     """The training that it is compared with in place of the parent; it comes after that one."""
 
 
+DEBIAN = ("debian_desc",)
 JOBS = (
     Job("bi-encoder", "vectors", ("pydoc_small", "pydoc_code"), ("dev", "test")),
     Job("twin-tower", "vectors", ("pydoc_small", "pydoc_code"), ("dev", "test")),
     Job("late-interaction", "late", ("pydoc_small",), ("dev", "test")),
     Job("cross-encoder", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test"), queries=500),
+    Job("cross-encoder-long", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test"), queries=500),
     Job("undistilled", "vectors", ("pydoc_small",), ("dev", "test")),
     Job("distilled", "vectors", ("pydoc_small",), ("dev", "test"), teacher="cross-encoder-long/model", rival="undistilled"),
     Job("no-queue", "vectors", ("pydoc_small",)),
     Job("queue", "vectors", ("pydoc_small",), rival="no-queue"),
     Job("mined-once", "vectors", ("pydoc_small",)),
     Job("refreshed", "vectors", ("pydoc_small",), rival="mined-once"),
+    Job("debian-cross-encoder", "reranked", DEBIAN, ("dev", "test"), queries=500),
+    Job("debian-undistilled", "vectors", DEBIAN, ("dev", "test")),
+    Job(
+        "debian-distilled", "vectors", DEBIAN, ("dev", "test"), teacher="debian-cross-encoder/model", rival="debian-undistilled"
+    ),
 )
 UNSEEN = (("scifact", "train"), ("wikiqa", "dev"), ("squad_sent", "dev"))
 """What the general models are judged on; nothing of them is in the examples."""
 REPORTED = (("scifact", "test"), ("wikiqa", "test"), ("xquad_en", "test"))
 """What they are reported on, once, with --report."""
 GENERAL = (
-    Job("cross-encoder-long", "reranked", ("pydoc_small", "pydoc_code"), ("dev", "test"), queries=500),
     Job("reranker", "reranked", tuple(name for name, _ in UNSEEN), queries=400),
     Job("late-interaction-general", "mixed", tuple(name for name, _ in UNSEEN), queries=400),
 )
@@ -111,6 +118,8 @@ def prepare(job: Job, data: Path) -> None:
         "pydoc_code.jsonl": lambda: mine_one(data, "both", wanted),
         "pydoc_code-part.jsonl": lambda: draw_part(data, wanted),
         "pydoc_code-vectors.jsonl": lambda: mine_one(data, "vectors", wanted),
+        "debian_desc-teacher.jsonl": lambda: mine_halves(data),
+        "debian_desc-student.jsonl": lambda: mine_halves(data),
         "general.jsonl": lambda: mine_general(data, wanted),
     }
     if not Path(wanted).exists():
@@ -143,6 +152,29 @@ def draw_part(data: Path, out: str) -> None:
         mine_one(data, "both", whole)
     found = [example for example in read_examples(whole) if example.negatives]
     write_examples(random.Random(SEED).sample(found, 800), out)
+
+
+def mine_halves(data: Path) -> None:
+    """Of debian_desc's train part examples for a teacher, and others for its students; four negatives each.
+
+    They are apart, for a teacher that learned from what it scores says of it what the labels say; and apart from dev and test.
+    """
+    from twinrank.train.data import write_examples
+    from twinrank.train.material import held_out, of_data
+    from twinrank.train.negatives import Miner, Mining
+    from twinrank.train.splits import find_leaks
+
+    whole = data / "debian_desc"
+    material = of_data(whole).sample(15 * (TEACHERS + STUDENTS) // 10, SEED)
+    leakage = find_leaks(material.examples, [*held_out(whole, "dev"), *held_out(whole, "test")])
+    print(leakage, flush=True)
+    miner = Miner(material.passages, Mining("both", 4, last=50, seed=SEED))
+    material = material.take(leakage.kept).sample(TEACHERS + STUDENTS, SEED)
+    found = [example for example in miner.mine(material.examples, PARENT) if example.negatives]
+    print(miner.tally, flush=True)
+    random.Random(SEED).shuffle(found)
+    write_examples(found[STUDENTS:], "debian_desc-teacher.jsonl")
+    write_examples(found[:STUDENTS], "debian_desc-student.jsonl")
 
 
 SOURCES = (
