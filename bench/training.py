@@ -62,6 +62,9 @@ JOBS = (
     Job("queue", "vectors", ("pydoc_small",), rival="no-queue"),
     Job("mined-once", "vectors", ("pydoc_small",)),
     Job("refreshed", "vectors", ("pydoc_small",), rival="mined-once"),
+    Job("all-weights", "vectors", ("pydoc_small",)),
+    Job("frozen", "vectors", ("pydoc_small",), rival="all-weights"),
+    Job("lora", "vectors", ("pydoc_small",), rival="all-weights"),
     Job("debian-cross-encoder", "reranked", DEBIAN, ("dev", "test"), queries=500),
     Job("debian-undistilled", "vectors", DEBIAN, ("dev", "test")),
     Job(
