@@ -420,14 +420,18 @@ class _Work:
                 self.collection.migrate(recipe=recipe, progress=lambda done: self.progress("passages", done))
             else:
                 replace_file(kept, recipe.to_toml())
-        notes = (f"the recipe before is in {before}", self._calibrate(report.made))
+        back = f"the recipe before is in {before}; back to it: twinrank migrate --recipe {before} -c {self.collection.path}"
+        notes = (back, self._calibrate(report.made))
         self.pending.remove()
         return replace(report, notes=(*report.notes, *notes))
 
     def _calibrate(self, made: bool) -> str:
         """Fit probabilities; what came of it, in words."""
         if made:
-            return "not calibrated: made queries are easier than people's, and would promise too much"
+            return (
+                "made queries promise more than people's: where you have judged ones, see with twinrank eval DATA -c "
+                f"{self.collection.path} whether these are served better too; nothing is calibrated on made ones"
+            )
         self.say("calibrating")
         dev, test = (read_dataset(self.folder / JUDGED, split) for split in ("dev", "test"))
         try:
