@@ -132,6 +132,10 @@ def test_what_is_learned_from_is_limited_and_people_s_queries_come_first(mixed: 
     few = split_for_measuring(material, Extent(queries=10, examples=100))
     assert len(few.dev) < 20  # what would not be asked teaches
     assert len(few.train) == 100
+    fewer = split_for_measuring(material, Extent(queries=20, examples=30))
+    assert len(fewer.train) == 30
+    assert set(fewer.train) <= asked
+    assert fewer.notes == ("30 of 40 judged examples are learned from, drawn by chance; examples sets how many",)
 
 
 def test_documents_that_people_s_queries_are_measured_over_stand_whole(mixed: Collection, tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_what_nearly_asks_a_query_of_dev_or_test_is_not_learned(make: Callable[.
     material = of_collection(collection, ways=["first sentence"])
     parts = split_for_measuring(material, Extent())
     assert parts.train == []
-    assert "near-same query" in parts.leaks
+    assert "near-same query" in parts.notes[0]
 
 
 def test_too_few_queries_are_refused(mixed: Collection, tmp_path: Path) -> None:

@@ -153,8 +153,8 @@ def _of_collection(
             parts = split_for_measuring(found, extent)
             write_judged(opened, found, parts, Path(dev), extent)
             found = found.take(parts.train)
-            if parts.leaks:
-                note(f"{parts.leaks}; they are left out")
+            for told in parts.notes:
+                note(told)
     return found, None if own == NO_MODEL else own
 
 

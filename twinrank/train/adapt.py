@@ -271,7 +271,7 @@ class _Work:
                 "made": not queries,
                 "known": {query: sorted(texts) for query, texts in own.known.items()},
                 "left": [asdict(left) for left in own.left.values()],
-                "notes": [note for note in (lost, parts.leaks) if note],
+                "notes": [note for note in (lost, *parts.notes) if note],
             }
             replace_file(about, json.dumps(told, ensure_ascii=False))
         told = json.loads(about.read_text(encoding="utf-8"))

@@ -29,8 +29,8 @@ class Measuring:
     train: list[int]
     dev: list[int]
     test: list[int]
-    leaks: str = ""
-    """What was left out of train because dev or test have nearly the same query, in words; empty where nothing was."""
+    notes: tuple[str, ...] = ()
+    """What was left out of train though it teaches, in words: beyond the limit, or nearly asked by dev or test."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,18 @@ def split_for_measuring(material: Material, extent: Extent) -> Measuring:
     if not asked:  # all are made alike, so none comes first
         train, others = [], [*train, *others]
     draw = np.random.default_rng([extent.seed, 3])
-    room = max(0, extent.examples - len(train))
+    notes = []
+    if len(train) > extent.examples:
+        notes.append(
+            f"{extent.examples:,} of {len(train):,} judged examples are learned from, drawn by chance; examples sets how many"
+        )
+        train = [train[at] for at in sorted(draw.permutation(len(train))[: extent.examples].tolist())]
+    room = extent.examples - len(train)
     train += [others[at] for at in sorted(draw.permutation(len(others))[:room].tolist())]
     found = find_leaks([material.examples[at] for at in train], [material.examples[at] for at in [*dev, *test]])
-    return Measuring([train[at] for at in found.kept], dev, test, str(found) if found.leaks else "")
+    if found.leaks:
+        notes.append(f"{found}; they are left out")
+    return Measuring([train[at] for at in found.kept], dev, test, tuple(notes))
 
 
 def fairly_asked(material: Material) -> list[int]:
