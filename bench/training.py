@@ -2,7 +2,7 @@
 
 python bench/training.py FOLDER [NAME …] [--data DATA] [--threads 1]
 
-Without names, all but the general ones, in their order, in about two hours; a model that is in FOLDER already is not trained
+Without names, all but the general ones, in their order, in some three hours; a model that is in FOLDER already is not trained
 again, a figure that is in FOLDER/results.jsonl is not taken again. `reranker` and `late-interaction-general` learn from all
 open training parts, and are trained only when they are named. Needs torch and sentence-transformers: pip install
 'twinrank[train]'.
