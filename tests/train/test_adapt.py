@@ -65,6 +65,7 @@ def test_the_pipelines_that_are_tried() -> None:
     known = candidates(before, "student", "teacher", 30)
     assert list(known) == [AS_IT_WAS, "adapted encoder", "as it was, reranked", "adapted encoder, reranked"]
     both = known["adapted encoder, reranked"]
+    assert both.rerank[-1].mix == 0.5  # alone, a small cross-encoder spoils what it helps in the mean
     assert both.encoder.model == "student"
     assert [(one.kind, one.model, one.candidates) for one in both.rerank] == [
         ("maxsim", "", 50),

@@ -23,6 +23,7 @@ from twinrank.recipe import NO_MODEL, Recipe, RerankSettings
 from twinrank.text import counted
 from twinrank.train.data import Example, read_examples, write_examples
 from twinrank.train.distill import teach
+from twinrank.train.guard import MIX
 from twinrank.train.made import WAYS, Left, Way
 from twinrank.train.material import Material, Stored, of_collection, unmatched
 from twinrank.train.measuring import FEWEST_QUERIES, Extent, split_for_measuring, write_judged
@@ -490,7 +491,7 @@ def candidates(before: Recipe, student: str | None, teacher: str, depth: int) ->
     if student is not None:
         known[ADAPTED] = before.with_model(student)
     if teacher and depth:
-        stage = (RerankSettings(teacher, candidates=depth),)
+        stage = (RerankSettings(teacher, candidates=depth, weight=MIX),)
         others = tuple(one for one in before.rerank if one.kind != "cross-encoder")
         for name, recipe in list(known.items()):
             known[f"{name}, reranked"] = replace(recipe, rerank=others + stage)

@@ -33,6 +33,9 @@ ALIKE = 0.999
 FLAT = 1e-4
 """Standard deviation of a cross-encoder's outputs below which they count as one value."""
 CANDIDATES = 100
+MIX = 0.5
+"""How much a cross-encoder's score counts beside the pipeline's where it is judged: of three that were trained all raised the
+pipeline so, and one alone (docs/training.md)."""
 
 BEFORE, AFTER, PIPELINE = "before", "after", "without it"
 
@@ -50,8 +53,8 @@ class Verdict:
     difference: Paired | None = None
     """After minus before, query by query."""
     reranking: Paired | None = None
-    """Of a cross-encoder: the pipeline with it minus the pipeline without a reranker. One that spoils the pipeline is accepted
-    all the same where its parent spoils it as much: it may help in the mean with the pipeline's score."""
+    """Of a cross-encoder: the pipeline with it, by the mean of both scores, minus the pipeline without a reranker. One that
+    spoils the pipeline is accepted all the same where its parent spoils it as much."""
 
     def __str__(self) -> str:
         lines = [f"{'accepted' if self.accepted else 'refused'}: {self.reason}"]
@@ -114,7 +117,7 @@ def judge(settings: TrainSettings, candidate: Path, examples: Sequence[Example],
 
 
 def recipes(architecture: Architecture, guard: GuardSettings, parent: str, candidate: Path) -> dict[str, Recipe]:
-    """What is compared: each model alone in what it is for; a cross-encoder behind the default pipeline.
+    """What is compared: each model alone in what it is for; a cross-encoder behind the default pipeline, in the mean of both.
 
     A parent of another kind has nothing to be measured in: then the pipeline stands without the model, an encoder's by words.
     """
@@ -136,7 +139,7 @@ def recipes(architecture: Architecture, guard: GuardSettings, parent: str, candi
 
 
 def _reranked(recipe: Recipe, model: str, candidates: int) -> Recipe:
-    return replace(recipe, rerank=(RerankSettings(model, candidates=candidates),))
+    return replace(recipe, rerank=(RerankSettings(model, candidates=candidates, weight=MIX),))
 
 
 def collapse(architecture: Architecture, folder: Path, examples: Sequence[Example]) -> str:
