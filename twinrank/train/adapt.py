@@ -346,11 +346,18 @@ class _Work:
         self, architecture: Architecture, parent: str, loss: LossSettings, negatives: int, frozen: int = 0
     ) -> TrainSettings:
         settings = self.settings
+        parts = LIST_PARTS if architecture == "cross-encoder" else 1
         return TrainSettings(
             ModelSettings(architecture, parent, max_tokens=settings.max_tokens, frozen=frozen),
             DataSettings(negatives=negatives),
             loss,
-            TrainingSettings(epochs=settings.epochs, batch=settings.batch, rate=settings.rate, seed=settings.seed),
+            TrainingSettings(
+                epochs=settings.epochs,
+                batch=-(-settings.batch // parts),
+                accumulate=parts,
+                rate=settings.rate,
+                seed=settings.seed,
+            ),
             guard=GuardSettings(str(self.folder / JUDGED), "dev"),
         )
 
@@ -445,6 +452,8 @@ class _Work:
 
 NOT_TRIED = "the encoder that was trained is not better than its parent on dev, so it was not tried"
 AS_IT_WAS, ADAPTED = "as it was", "adapted encoder"
+LIST_PARTS = 4
+"""A cross-encoder takes a batch in so many parts, since its lists are of four pairs: 32 of 192 tokens at once took 9 GB."""
 DONE, JUDGED = "report.json", "judged"
 
 
